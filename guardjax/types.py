@@ -1,0 +1,77 @@
+"""The dataclasses that travel between packages: arrays and NumPy only.
+
+Axis letters are those of ARCHITECTURE.md: `B` prompts, `G` completions a prompt, `P` prompt
+tokens, `T` completion tokens, `N` image patches, `U` image features, `D` model width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyExample:
+    """One question to a guard (or to the model it is made from), before tokenisation.
+
+    `kind` is "judge" for a picture under a policy; the base model also learns from "caption",
+    "question" and "read" (a scene in words under a policy). Only "judge" and "read" have a label.
+    """
+
+    example_id: str
+    kind: str
+    question: str                       # trusted words of the template: what is asked
+    policy_text: str = ""               # untrusted data: tokenised without special tokens
+    image: np.ndarray | None = None     # [H, W, 3] uint8, or None for words only
+    answer: str = ""                    # supervised target; never shown at evaluation
+    label: str | None = None            # "safe" or "unsafe"
+    rule_ids: tuple[str, ...] = ()      # rules that the picture violates
+    image_id: str = ""
+    policy_id: str = ""
+    pair_id: str = ""                   # the edited pair that the image belongs to, if any
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class VisionInputs:
+    """Patches of each prompt's images in window order, padded on the right (see `layout.py`)."""
+
+    patches: Array    # [B, N, channels * temporal * patch * patch] float32
+    hw: Array         # [B, N, 2] int32, row and column of the patch (2-D rotary)
+    frame: Array      # [B, N] int32, which image frame the patch belongs to; -1 pads
+
+
+@flax.struct.dataclass
+class Segment:
+    """A run of tokens with leading axes `lead`: `[B]` for a prompt, `[B, G]` for answers."""
+
+    tokens: Array                        # lead + [T] int32
+    positions: Array                     # lead + [T, 3] int32, M-RoPE (time, row, column)
+    mask: Array                          # lead + [T] bool, True keeps
+    feature_index: Array | None = None   # lead + [T] int32, image feature of the token; -1 is text
+
+
+@flax.struct.dataclass
+class PromptBatch:
+    """B padded prompts on the device."""
+
+    prompt: Segment                      # lead [B], padded on the right
+    next_pos: Array                      # [B] int32, the position of the first answer token
+    vision: VisionInputs | None = None
+
+
+@flax.struct.dataclass
+class Samples:
+    """G sampled completions of each prompt. Tokens beyond `length` are padding."""
+
+    tokens: Array    # [B, G, T] int32
+    length: Array    # [B, G] int32, counts the end token if there is one
+    logp: Array      # [B, G, T] float32, natural log under the sampling distribution
+    ended: Array     # [B, G] bool, False where the limit cut the completion
