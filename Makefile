@@ -1,0 +1,40 @@
+# The two commands a newcomer needs are `make demo` and `make test`.
+# Each makes (or reuses) a virtual environment, installs what it needs, and runs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Compiled programs are kept between runs.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+export JAX_PLATFORMS ?= cpu
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test test-slow bench clean
+
+help:
+	@echo "make demo       install, train short versions of the main rows, print the table, write the report"
+	@echo "make test       install, run the tests"
+	@echo "make test-slow  the slow suite too"
+	@echo "make bench      speed and memory, one line each"
+
+# The stamp changes when the requirements change, so installing is done once.
+$(VENV)/.installed: setup.py
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade-strategy only-if-needed -e '.[world,test]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/guardjax demo --out runs/demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m 'not slow' tests
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -q tests
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

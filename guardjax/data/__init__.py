@@ -1,0 +1,1 @@
+"""From pictures and policies to padded arrays: intake, tokenizer, prompts, batches, sources."""

@@ -1,0 +1,1 @@
+"""Evaluation: predictions, metrics with intervals, tables, pictures, the report and the judge."""

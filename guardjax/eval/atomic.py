@@ -1,0 +1,35 @@
+"""Whole files or none: a reader never sees half a result, and a failed write loses nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replaces the file at `path` by `text` in UTF-8, in one step.
+
+    The text goes to a new file in the same folder, to disk, and only then into place. When that
+    fails (full disk, no permission) the earlier file stays as it was. Raises `OSError`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, _mode_of_new_files())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _mode_of_new_files() -> int:
+    """`mkstemp` makes private files; a result should be as readable as any file a person makes."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

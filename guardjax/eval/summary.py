@@ -1,0 +1,57 @@
+"""From predictions to result rows: every variant, split and metric, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from guardjax.eval.bootstrap import difference, interval
+from guardjax.eval.cells import Axes, tabulate_runs
+from guardjax.eval.metrics import METRICS
+from guardjax.eval.records import Prediction
+from guardjax.eval.tables import ResultRow
+
+
+def summarise(
+    predictions: Iterable[Prediction], metrics: Sequence[str] = tuple(METRICS), *,
+    draws: int = 1000, seed: int = 0, level: float = 0.95, per_seed: bool = True,
+) -> list[ResultRow]:
+    """One row a (variant, split, metric) averaged over seeds and, where `per_seed`, one a seed.
+
+    Rows come in order of first occurrence. A metric without any unit on a split is left out.
+    `draws` and `seed` are those of the bootstrap.
+    """
+    groups: dict[tuple[str, str], list[Prediction]] = {}
+    for row in predictions:
+        groups.setdefault((row.variant, row.split), []).append(row)
+    rows = []
+    for (variant, split), group in groups.items():
+        runs = tabulate_runs(group)
+        for name in metrics:
+            options = {"draws": draws, "seed": seed, "level": level}
+            units = [(None, runs)]
+            if per_seed:
+                units += [(number, {number: cells}) for number, cells in runs.items()]
+            for number, part in units:
+                result = interval(METRICS[name], part, **options)
+                if result.n:
+                    rows.append(ResultRow(variant, split, name, result.value, result.low,
+                                          result.high, result.n, number))
+    return rows
+
+
+def contrast(
+    predictions: Iterable[Prediction], variant: str, other: str, split: str, metric: str, *,
+    draws: int = 1000, seed: int = 0, level: float = 0.95,
+) -> ResultRow:
+    """`variant` minus `other` on one split, paired over scenes and policies; a difference of
+    shares. Raises `ValueError` where one has no predictions or the examples differ."""
+    rows = [row for row in predictions if row.split == split]
+    axes = Axes.of(rows)
+    runs = [tabulate_runs([row for row in rows if row.variant == name], axes)
+            for name in (variant, other)]
+    for name, run in zip((variant, other), runs, strict=True):
+        if not run:
+            raise ValueError(f"no predictions of {name!r} on split {split!r}")
+    result = difference(METRICS[metric], *runs, draws=draws, seed=seed, level=level)
+    return ResultRow(f"{variant} − {other}", split, metric, result.value, result.low,
+                     result.high, result.n)

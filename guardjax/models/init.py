@@ -1,0 +1,67 @@
+"""The parameter tree of a config: its shapes, and random starting values."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from guardjax.models.cache import KVCache
+from guardjax.models.config import ModelConfig
+from guardjax.models.text import TextDecoder
+from guardjax.models.vision import VisionTower
+from guardjax.types import Segment, VisionInputs
+
+Params = dict[str, Any]
+
+
+def param_shapes(cfg: ModelConfig) -> Params:
+    """The tree of `jax.ShapeDtypeStruct` of any size, without allocating it. Types are float32."""
+    key = jax.random.key(0)
+    vision, text = VisionTower(cfg.vision, cfg.dtype), TextDecoder(cfg.text, cfg.dtype)
+    shapes = {
+        "visual": jax.eval_shape(vision.init, key, _blank_vision(cfg))["params"],
+        "model": jax.eval_shape(lambda k: text.init(k, (_blank_segment(),), None, KVCache()),
+                                key)["params"],
+    }
+    if not cfg.tie_word_embeddings:
+        head = (cfg.text.hidden_size, cfg.text.vocab_size)
+        shapes["lm_head"] = {"kernel": jax.ShapeDtypeStruct(head, jnp.float32)}
+    return shapes
+
+
+def init_params(cfg: ModelConfig, key: jax.Array) -> Params:
+    """Random float32 parameters: normal weights of `initializer_range`, zero biases, unit norms.
+
+    Each leaf draws from the key and its own name, so that it does not depend on the other leaves.
+    Call it outside `jax.jit`: a program of hundreds of draws compiles slowly.
+    """
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith("/scale"):
+            return jnp.ones(leaf.shape, leaf.dtype)
+        if name.endswith("/bias"):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        return _normal(own_key, leaf.shape, cfg.text.initializer_range)
+
+    return jax.tree_util.tree_map_with_path(draw, param_shapes(cfg))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _normal(key: jax.Array, shape: tuple[int, ...], std: float) -> jax.Array:
+    return std * jax.random.normal(key, shape)
+
+
+def _blank_vision(cfg: ModelConfig) -> VisionInputs:
+    num = cfg.vision.window_patches
+    return VisionInputs(patches=jnp.zeros((1, num, cfg.vision.patch_dim)),
+                        hw=jnp.zeros((1, num, 2), jnp.int32), frame=jnp.zeros((1, num), jnp.int32))
+
+
+def _blank_segment() -> Segment:
+    return Segment(tokens=jnp.zeros((1, 1), jnp.int32), positions=jnp.zeros((1, 1, 3), jnp.int32),
+                   mask=jnp.ones((1, 1), bool))

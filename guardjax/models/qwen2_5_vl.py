@@ -1,0 +1,87 @@
+"""Qwen2.5-VL as pure functions of (params, config, arrays).
+
+`params` is a nested dict {"visual": ..., "model": ..., "lm_head": ...}; `lm_head` is absent where
+the head is tied. Sampling, scoring and losses all call `forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from guardjax.models.cache import KVCache
+from guardjax.models.config import ModelConfig
+from guardjax.models.init import Params, init_params
+from guardjax.models.text import TextDecoder
+from guardjax.models.vision import VisionTower
+from guardjax.types import Segment, VisionInputs
+
+Array = jax.Array | np.ndarray
+
+__all__ = ["Params", "encode_images", "forward", "init_params", "text_decoder", "unembed",
+           "vision_tower"]
+
+def vision_tower(cfg: ModelConfig) -> VisionTower:
+    """The Linen module behind `params["visual"]`."""
+    return VisionTower(cfg.vision, cfg.dtype)
+
+
+def text_decoder(cfg: ModelConfig) -> TextDecoder:
+    """The Linen module behind `params["model"]`."""
+    return TextDecoder(cfg.text, cfg.dtype)
+
+
+def encode_images(params: Params, cfg: ModelConfig, vision: VisionInputs) -> jax.Array:
+    """Image features [B, U, D] in the order of `vision` (window order), U = N / merge**2.
+
+    Slots of padding hold finite numbers that no `feature_index` points to.
+    """
+    return vision_tower(cfg).apply({"params": params["visual"]}, vision)
+
+
+def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],
+            features: Array | None = None,
+            cache: KVCache | None = None) -> tuple[tuple[jax.Array, ...], KVCache]:
+    """Hidden states of each segment after the final norm, and the cache with these segments added.
+
+    Every segment sees the closed segments of the cache, the segments before it in the list, and
+    its own past. Leading axes grow: each segment's begin with those of the ones before it.
+
+    * training: `forward(params, cfg, [prompt, answers], features)`;
+    * prefill: `forward(params, cfg, [prompt], features)`, then `open_buffer(...)` on the cache;
+    * decoding: `forward(params, cfg, [next tokens], None, cache)` writes the tokens at the
+      buffer's length. The caller sees to it that they fit.
+
+    Args:
+        params: see `guardjax.models.init`.
+        cfg: static.
+        segments: one or more; a single one while the cache has an open buffer.
+        features: [B, U, D] from `encode_images`, for segments with a `feature_index`.
+        cache: what came before.
+
+    Returns:
+        (one array per segment, lead + [T, D]; the new cache).
+
+    Raises:
+        ValueError: no segment, leading axes that do not grow, several segments for one open
+            buffer, or placeholders without features.
+    """
+    cache = KVCache() if cache is None else cache
+    if not segments:
+        raise ValueError("forward needs at least one segment")
+    if cache.open is not None and len(segments) != 1:
+        raise ValueError(f"an open buffer takes one segment at a time, not {len(segments)}")
+    return text_decoder(cfg).apply({"params": params["model"]}, tuple(segments), features, cache)
+
+
+def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
+    """Logits [..., V] float32 of hidden states [..., D]."""
+    if cfg.tie_word_embeddings:
+        head = params["model"]["embed_tokens"]["embedding"].T
+    else:
+        head = params["lm_head"]["kernel"]
+    return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
+                      preferred_element_type=jnp.float32)

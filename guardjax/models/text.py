@@ -1,0 +1,184 @@
+"""The decoder of Qwen2.5-VL over a list of segments: grouped-query attention, M-RoPE, SwiGLU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from guardjax.models.attention import KeyPart, segment_attention
+from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment
+from guardjax.models.config import TextConfig
+from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.types import Segment
+
+Array = jax.Array | np.ndarray
+
+
+class TextDecoder(nn.Module):
+    """Token segments to hidden states after the final norm. Layers are unrolled."""
+
+    cfg: TextConfig
+    dtype: str
+
+    def setup(self) -> None:
+        cfg = self.cfg
+        self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_size, dtype=self.dtype)
+        self.layers = [DecoderLayer(cfg, self.dtype) for _ in range(cfg.num_hidden_layers)]
+        self.norm = RMSNorm(cfg.rms_norm_eps)
+
+    def __call__(self, segments: Sequence[Segment], features: Array | None,
+                 cache: KVCache) -> tuple[tuple[jax.Array, ...], KVCache]:
+        """See `guardjax.models.qwen2_5_vl.forward`."""
+        hidden = tuple(self._embed(segment, features) for segment in segments)
+        views = tuple(_view(self.cfg, segment, cache.open) for segment in segments)
+        keys, values = [], []
+        for index, layer in enumerate(self.layers):
+            hidden, new_keys, new_values = layer(hidden, views, _past(cache, index),
+                                                 _buffers(cache, index))
+            keys.append(new_keys)
+            values.append(new_values)
+        return tuple(self.norm(x) for x in hidden), _extend(cache, segments, views, keys, values)
+
+    def _embed(self, segment: Segment, features: Array | None) -> jax.Array:
+        """lead + [T, D]: the token's embedding, or the image feature that stands in its place."""
+        embedded = self.embed_tokens(segment.tokens)
+        if segment.feature_index is None:
+            return embedded
+        if features is None:
+            raise ValueError("a segment has image placeholders but no features were given")
+        index = segment.feature_index
+        # Leading axes beyond B share the prompt's features.
+        flat = jnp.maximum(index, 0).reshape(index.shape[0], -1, 1)
+        chosen = jnp.take_along_axis(features, flat, axis=1).reshape(embedded.shape)
+        return jnp.where((index >= 0)[..., None], chosen.astype(embedded.dtype), embedded)
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and MLP; all segments pass through in one call."""
+
+    cfg: TextConfig
+    dtype: str
+
+    def setup(self) -> None:
+        cfg = self.cfg
+        self.input_layernorm = RMSNorm(cfg.rms_norm_eps)
+        self.self_attn = SelfAttention(cfg, self.dtype)
+        self.post_attention_layernorm = RMSNorm(cfg.rms_norm_eps)
+        self.mlp = GatedMLP(cfg.hidden_size, cfg.intermediate_size, False, self.dtype)
+
+    def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
+                 past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None):
+        """Returns (hidden per segment, keys per segment, values per segment)."""
+        normed = tuple(self.input_layernorm(x) for x in hidden)
+        attended, keys, values = self.self_attn(normed, views, past, buffers)
+        hidden = tuple(x + a for x, a in zip(hidden, attended))
+        hidden = tuple(x + self.mlp(self.post_attention_layernorm(x)) for x in hidden)
+        return hidden, keys, values
+
+
+class SelfAttention(nn.Module):
+    """Each segment attends to the past, to the segments before it and to its own past."""
+
+    cfg: TextConfig
+    dtype: str
+
+    def setup(self) -> None:
+        cfg = self.cfg
+        self.q_proj = dense(cfg.num_attention_heads * cfg.head_dim, True, self.dtype)
+        self.k_proj = dense(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        self.v_proj = dense(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        self.o_proj = dense(cfg.hidden_size, False, self.dtype)
+
+    def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
+                 past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None):
+        parts = list(past)
+        outputs, all_keys, all_values = [], [], []
+        for x, view in zip(hidden, views):
+            queries = rotate(self._heads(self.q_proj(x)), view.angles)
+            keys = rotate(self._heads(self.k_proj(x)), view.angles)
+            values = self._heads(self.v_proj(x))
+            if buffers is not None:
+                keys = _write(buffers[0], keys, view.start)
+                values = _write(buffers[1], values, view.start)
+            own = KeyPart(keys, values, view.own_mask)
+            grouped = queries.reshape(*keys.shape[:-2], -1, *queries.shape[-2:])
+            attended = segment_attention(grouped, [*parts, own], scale=self.cfg.head_dim**-0.5)
+            outputs.append(self.o_proj(_join_heads(attended.reshape(queries.shape))))
+            parts.append(KeyPart(keys, values, view.mask[..., None, :]))
+            all_keys.append(keys)
+            all_values.append(values)
+        return tuple(outputs), tuple(all_keys), tuple(all_values)
+
+    def _heads(self, x: Array) -> jax.Array:
+        """lead + [T, heads * d] to lead + [heads, T, d]."""
+        return x.reshape(*x.shape[:-1], -1, self.cfg.head_dim).swapaxes(-2, -3)
+
+
+class SegmentView(NamedTuple):
+    """What the layers need to know of a segment; the same for every layer."""
+
+    angles: tuple[Array, Array]    # cos and sin, lead + [1, T, d / 2]
+    mask: Array                    # lead + [S] bool; S is T, or the buffer's length when decoding
+    own_mask: Array                # lead + [T, S] bool: causal, within the segment
+    start: Array | None            # [] int32, where to write when decoding
+
+
+def rotary_angles(cfg: TextConfig, positions: Array) -> tuple[jax.Array, jax.Array]:
+    """M-RoPE: (cos, sin), each lead + [T, d / 2] float32, for positions lead + [T, 3].
+
+    The first `mrope_section[0]` frequencies turn with time, the next with the row, the last with
+    the column (Qwen2-VL, section 2.1).
+    """
+    axis = np.repeat(np.arange(3), cfg.mrope_section)
+    angles = positions.astype(jnp.float32)[..., axis] * inverse_frequencies(cfg.head_dim,
+                                                                            cfg.rope_theta)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _view(cfg: TextConfig, segment: Segment, buffer: OpenSegment | None) -> SegmentView:
+    angles = tuple(a[..., None, :, :] for a in rotary_angles(cfg, segment.positions))
+    query = jnp.arange(segment.tokens.shape[-1])[:, None]
+    if buffer is None:
+        mask, start = segment.mask, None
+    else:
+        start = buffer.length
+        mask = jax.lax.dynamic_update_slice_in_dim(buffer.mask, segment.mask, start, axis=-1)
+        query = query + start
+    causal = jnp.arange(mask.shape[-1])[None, :] <= query
+    return SegmentView(angles, mask, mask[..., None, :] & causal, start)
+
+
+def _past(cache: KVCache, layer: int) -> tuple[KeyPart, ...]:
+    return tuple(KeyPart(c.keys[layer], c.values[layer], c.mask[..., None, :])
+                 for c in cache.closed)
+
+
+def _buffers(cache: KVCache, layer: int) -> tuple[Array, Array] | None:
+    return None if cache.open is None else (cache.open.keys[layer], cache.open.values[layer])
+
+
+def _extend(cache: KVCache, segments: Sequence[Segment], views: Sequence[SegmentView],
+            keys: Sequence[tuple], values: Sequence[tuple]) -> KVCache:
+    """The cache with the new segments closed, or with the open buffer advanced."""
+    by_segment = list(zip(zip(*keys), zip(*values), views))
+    if cache.open is not None:
+        new_keys, new_values, view = by_segment[0]
+        length = cache.open.length + segments[0].tokens.shape[-1]
+        return cache.replace(open=OpenSegment(new_keys, new_values, view.mask, length))
+    new = tuple(ClosedSegment(k, v, view.mask) for k, v, view in by_segment)
+    return cache.replace(closed=cache.closed + new)
+
+
+def _write(buffer: Array, new: Array, start: Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, axis=-2)
+
+
+def _join_heads(x: Array) -> jax.Array:
+    """lead + [heads, T, d] to lead + [T, heads * d]."""
+    x = x.swapaxes(-2, -3)
+    return x.reshape(*x.shape[:-2], -1)

@@ -1,0 +1,129 @@
+"""The vision tower of Qwen2.5-VL over patches in padded window order (see `guardjax.layout`)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from guardjax.models.attention import KeyPart, segment_attention
+from guardjax.models.config import VisionConfig
+from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.types import VisionInputs
+
+Array = jax.Array | np.ndarray
+
+# Fixed inside the reference code, not in its configuration.
+_NORM_EPS = 1e-6
+
+
+class VisionTower(nn.Module):
+    """Patches to one feature per merged unit of patches."""
+
+    cfg: VisionConfig
+    dtype: str
+
+    def setup(self) -> None:
+        self.patch_embed = dense(self.cfg.hidden_size, False, self.dtype)
+        self.blocks = [VisionBlock(self.cfg, self.dtype) for _ in range(self.cfg.depth)]
+        self.merger = PatchMerger(self.cfg, self.dtype)
+
+    def __call__(self, vision: VisionInputs) -> jax.Array:
+        """Returns [B, U, D_text]; U is N over the patches of a merged unit.
+
+        Raises:
+            ValueError: N is not a whole number of windows, or patches have the wrong length.
+        """
+        num_patches, patch_dim = vision.patches.shape[-2:]
+        if num_patches % self.cfg.window_patches or patch_dim != self.cfg.patch_dim:
+            raise ValueError(
+                f"patches are {num_patches} x {patch_dim}: expected a multiple of "
+                f"{self.cfg.window_patches} patches of length {self.cfg.patch_dim}")
+        angles = rotary_angles(self.cfg, vision.hw)
+        window_mask, frame_mask = attention_masks(self.cfg, vision.frame)
+        x = self.patch_embed(vision.patches.astype(self.dtype))
+        for index, block in enumerate(self.blocks):
+            full = index in self.cfg.fullatt_block_indexes
+            x = block(x, angles, frame_mask if full else window_mask)
+        return self.merger(x)
+
+
+class VisionBlock(nn.Module):
+    """Pre-norm attention and gated MLP, all with biases."""
+
+    cfg: VisionConfig
+    dtype: str
+
+    def setup(self) -> None:
+        self.norm1 = RMSNorm(_NORM_EPS)
+        self.norm2 = RMSNorm(_NORM_EPS)
+        self.attn = VisionAttention(self.cfg, self.dtype)
+        self.mlp = GatedMLP(self.cfg.hidden_size, self.cfg.intermediate_size, True,
+                            self.dtype)
+
+    def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array) -> jax.Array:
+        x = x + self.attn(self.norm1(x), angles, mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionAttention(nn.Module):
+    """Bidirectional attention within blocks of consecutive patches.
+
+    The mask's shape says which: [B, windows, 1, W] for windows, [B, 1, N, N] for whole frames.
+    """
+
+    cfg: VisionConfig
+    dtype: str
+
+    def setup(self) -> None:
+        self.qkv = dense(3 * self.cfg.hidden_size, True, self.dtype)
+        self.proj = dense(self.cfg.hidden_size, True, self.dtype)
+
+    def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array) -> jax.Array:
+        batch, num_patches, width = x.shape
+        blocks, block = mask.shape[1], mask.shape[-1]
+        split = self.qkv(x).reshape(batch, blocks, block, 3, self.cfg.num_heads, self.cfg.head_dim)
+        queries, keys, values = split.transpose(3, 0, 1, 4, 2, 5)    # [B, blocks, heads, block, d]
+        cos, sin = (a.reshape(batch, blocks, 1, block, -1) for a in angles)
+        out = segment_attention(
+            rotate(queries, (cos, sin))[:, :, :, None],
+            [KeyPart(rotate(keys, (cos, sin)), values, mask)], scale=self.cfg.head_dim**-0.5)
+        out = out[:, :, :, 0].transpose(0, 1, 3, 2, 4)
+        return self.proj(out.reshape(batch, num_patches, width))
+
+
+class PatchMerger(nn.Module):
+    """Joins each merged unit's consecutive patches into one feature of the text width."""
+
+    cfg: VisionConfig
+    dtype: str
+
+    def setup(self) -> None:
+        self.ln_q = RMSNorm(_NORM_EPS)
+        self.mlp_0 = dense(self.cfg.hidden_size * self.cfg.spatial_merge_size**2, True, self.dtype)
+        self.mlp_2 = dense(self.cfg.out_hidden_size, True, self.dtype)
+
+    def __call__(self, x: Array) -> jax.Array:
+        unit = self.cfg.spatial_merge_size**2
+        x = self.ln_q(x).reshape(x.shape[0], x.shape[1] // unit, unit * x.shape[2])
+        return self.mlp_2(nn.gelu(self.mlp_0(x), approximate=False))
+
+
+def rotary_angles(cfg: VisionConfig, hw: Array) -> tuple[jax.Array, jax.Array]:
+    """(cos, sin), each [B, N, d / 2] float32: rows turn the first frequencies, columns the rest."""
+    frequencies = inverse_frequencies(cfg.head_dim // 2, cfg.rope_theta)
+    angles = hw.astype(jnp.float32)[..., None] * frequencies
+    angles = angles.reshape(*hw.shape[:-1], -1)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def attention_masks(cfg: VisionConfig, frame: Array) -> tuple[jax.Array, jax.Array]:
+    """Masks for window blocks [B, windows, 1, W] and for full blocks [B, 1, N, N].
+
+    A window lies in one frame, so there only padding is masked.
+    """
+    real = frame >= 0
+    windows = real.reshape(frame.shape[0], -1, 1, cfg.window_patches)
+    same_frame = (frame[:, :, None] == frame[:, None, :]) & real[:, None, :]
+    return windows, same_frame[:, None]

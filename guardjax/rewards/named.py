@@ -1,0 +1,35 @@
+"""The compositions that a config can name."""
+
+from __future__ import annotations
+
+from guardjax.rewards.compat_safeguard_vl import accuracy_reward, format_reward
+from guardjax.rewards.compose import Composition, Part
+from guardjax.rewards.pair_reward import pair_reward
+from guardjax.rewards.verdict_reward import verdict_reward
+
+# A right answer that also has its contrast right earns up to half as much again.
+PAIR_WEIGHT = 0.5
+
+COMPOSITIONS: dict[str, Composition] = {
+    "gated": Composition((Part("verdict", verdict_reward),)),
+    "gated_pair": Composition(
+        (Part("verdict", verdict_reward), Part("pair", pair_reward, PAIR_WEIGHT))
+    ),
+    "safeguard_vl": Composition(
+        (Part("accuracy", accuracy_reward("yes_no")), Part("format", format_reward))
+    ),
+    "safeguard_vl_words": Composition(
+        (Part("accuracy", accuracy_reward("safe_unsafe")), Part("format", format_reward))
+    ),
+}
+
+
+def reward_by_name(name: str) -> Composition:
+    """The composition of that name.
+
+    Raises:
+      ValueError: there is none; the message lists those that there are.
+    """
+    if name not in COMPOSITIONS:
+        raise ValueError(f"unknown reward {name!r}; known are {', '.join(sorted(COMPOSITIONS))}")
+    return COMPOSITIONS[name]

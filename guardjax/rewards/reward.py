@@ -1,0 +1,167 @@
+"""What a reward is, the one checked way to call it, and adapters for simpler functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from guardjax.types import PolicyExample
+
+Reward = Callable[[Sequence[PolicyExample], Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""`(examples, completions) -> (value [n] float, applies [n] bool)`, a pure function.
+
+Row i is completion i, and `examples[i]` what it answers; an example stands G times where it has G
+completions. Where `applies` is False the reward has nothing to say and its value is ignored: that
+is not the same as 0. Completions are decoded without their end token; pass "" for one that the
+token limit cut, which nobody can read as an answer.
+"""
+
+
+class RewardError(ValueError):
+    """A reward that failed. Never turned into a 0, which would be a lesson to the model.
+
+    Attributes:
+      name: the reward's name.
+      row: the row at fault, or None where it is not one row.
+    """
+
+    def __init__(self, name: str, row: int | None, problem: str) -> None:
+        self.name = name
+        self.row = row
+        place = "" if row is None else f", row {row}"
+        super().__init__(f"reward {name!r}{place}: {problem}")
+
+
+def call_reward(
+    name: str, reward: Reward, examples: Sequence[PolicyExample], completions: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Calls a reward and checks what it returns.
+
+    Returns:
+      (value [n] float64, applies [n] bool); the value is 0 where it does not apply.
+
+    Raises:
+      RewardError: the reward raised (the cause is attached, and the row where one row alone
+        raises too), did not return a pair of n values and n bools, or a value that applies is
+        None, not a number, NaN or infinite.
+      ValueError: as many examples as completions were not given.
+    """
+    if len(examples) != len(completions):
+        raise ValueError(f"{len(examples)} examples for {len(completions)} completions")
+    try:
+        result = reward(examples, completions)
+    except RewardError:
+        raise
+    except Exception as error:
+        row = _raising_row(reward, examples, completions)
+        which = "" if row is None else f" (example {examples[row].example_id!r})"
+        problem = f"raised {type(error).__name__}: {error}{which}"
+        raise RewardError(name, row, problem) from error
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise RewardError(name, None, f"returned {type(result).__name__}, not (value, applies)")
+    applies = _applies(name, result[1], len(examples))
+    return _values(name, result[0], applies, examples), applies
+
+
+def per_row(score: Callable[[PolicyExample, str], float | None]) -> Reward:
+    """A reward from a function of one example and one completion; None means "does not apply"."""
+
+    @functools.wraps(score)
+    def reward(
+        examples: Sequence[PolicyExample], completions: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return _split_none([score(*row) for row in zip(examples, completions, strict=True)])
+
+    return reward
+
+
+def from_trl(function: Callable[..., Sequence[float | None]]) -> Reward:
+    """Adapts a function in TRL's convention, `(prompts, completions, **columns) -> floats`.
+
+    Prompts and completions are plain strings (TRL's non-conversational form); a prompt is the
+    policy's text and the question. The columns are the fields of `PolicyExample`, each a list of
+    n, and `solution`, the supervised answer under the name that ms-swift's functions expect. Only
+    those that the function names, or all if it takes `**kwargs`, are passed. A None in the result
+    means "does not apply", as in TRL. Token ids and trainer state are not available.
+    """
+    accepted = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+
+    @functools.wraps(function)
+    def reward(
+        examples: Sequence[PolicyExample], completions: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        fields = [field.name for field in dataclasses.fields(PolicyExample)]
+        columns: dict[str, list[Any]] = {
+            field: [getattr(example, field) for example in examples] for field in fields
+        }
+        columns["solution"] = columns["answer"]
+        columns["prompts"] = [f"{e.policy_text}\n{e.question}".strip() for e in examples]
+        columns["completions"] = list(completions)
+        chosen = {k: v for k, v in columns.items() if takes_all or k in accepted}
+        scores = function(**chosen)
+        if inspect.iscoroutine(scores):
+            scores.close()
+            raise TypeError("async reward functions are not supported; return the floats")
+        return _split_none(scores)
+
+    return reward
+
+
+def _split_none(scores: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    scores = list(scores)
+    applies = np.array([score is not None for score in scores], bool)
+    # Kept as objects: a value that is no number must reach the check that names its row.
+    value = np.empty(len(scores), object)
+    value[:] = [0.0 if score is None else score for score in scores]
+    return value, applies
+
+
+def _applies(name: str, applies: Any, num: int) -> np.ndarray:
+    applies = np.asarray(applies)
+    if applies.shape != (num,) or applies.dtype != bool:
+        raise RewardError(
+            name, None, f"applies must be {num} bools, not {applies.dtype} {applies.shape}"
+        )
+    return applies
+
+
+def _values(
+    name: str, value: Any, applies: np.ndarray, examples: Sequence[PolicyExample]
+) -> np.ndarray:
+    try:
+        shape = np.shape(value)
+    except ValueError:  # ragged
+        shape = None
+    if shape != (len(applies),):
+        raise RewardError(name, None, f"wanted {len(applies)} values, got shape {shape}")
+    checked = np.zeros(len(applies), np.float64)
+    for row in np.flatnonzero(applies):
+        try:
+            checked[row] = float(value[row])
+        except (TypeError, ValueError):
+            checked[row] = np.nan
+        if not np.isfinite(checked[row]):
+            raise RewardError(
+                name, int(row),
+                f"value {value[row]!r} is not a finite number "
+                f"(example {examples[row].example_id!r})",
+            )
+    return checked
+
+
+def _raising_row(
+    reward: Reward, examples: Sequence[PolicyExample], completions: Sequence[str]
+) -> int | None:
+    """The first row that raises on its own; a reward over several rows may have none."""
+    for row, (example, completion) in enumerate(zip(examples, completions)):
+        try:
+            reward([example], [completion])
+        except Exception:
+            return row
+    return None

@@ -1,0 +1,28 @@
+"""Reinforcement learning from verifiable rewards. Takes callables, not models."""
+
+from guardjax.rl.advantages import group_advantages, zero_variance
+from guardjax.rl.answers import completion_mask
+from guardjax.rl.exact import expected_reward, expected_reward_of_answers
+from guardjax.rl.logprobs import next_token_logits, token_logprobs
+from guardjax.rl.losses import LossParams, LossSums, policy_loss
+from guardjax.rl.model_fns import ModelFns
+from guardjax.rl.sampling import SamplingParams, generate
+from guardjax.rl.transform import LogitTransform, make_transform
+
+__all__ = [
+    "LogitTransform",
+    "LossParams",
+    "LossSums",
+    "ModelFns",
+    "SamplingParams",
+    "completion_mask",
+    "expected_reward",
+    "expected_reward_of_answers",
+    "generate",
+    "group_advantages",
+    "make_transform",
+    "next_token_logits",
+    "policy_loss",
+    "token_logprobs",
+    "zero_variance",
+]

@@ -1,0 +1,50 @@
+"""What reinforcement learning needs of a model: four functions, no classes.
+
+`rl` never imports `models`. Whoever composes a run binds the model's config and passes these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from guardjax.types import Array, PromptBatch, Segment, VisionInputs
+
+Params = Any
+KVCache = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFns:
+    """The functions of one model, its config already bound. Hashable, so `jit` may close over it.
+
+    `D` and `U` are those of ARCHITECTURE.md; `lead` is a segment's leading shape.
+    """
+
+    encode: Callable[[Params, VisionInputs], Array]
+    """`(params, vision) -> features [B, U, D]`."""
+
+    forward: Callable[
+        [Params, Sequence[Segment], Array | None, KVCache | None], tuple[tuple[Array, ...], KVCache]
+    ]
+    """`(params, segments, features, cache) -> (hidden lead + [T, D] of each segment, cache)`.
+
+    A segment attends to the cache, to every earlier segment and to its own past. With a cache
+    whose buffer is open, the one segment given has the buffer's `lead` and is written into it.
+    """
+
+    unembed: Callable[[Params, Array], Array]
+    """`(params, hidden [..., D]) -> logits [..., V] float32`."""
+
+    open_buffer: Callable[[KVCache, tuple[int, ...], int], KVCache]
+    """`(cache, lead, max_tokens) -> cache` with room for `max_tokens` more tokens of `lead`."""
+
+
+def encode_vision(
+    fns: ModelFns, params: Params, prompts: PromptBatch, features: Array | None = None
+) -> Array | None:
+    """Image features [B, U, D]: `features` where the caller has them, else encoded, else None."""
+    if features is not None or prompts.vision is None:
+        return features
+    return fns.encode(params, prompts.vision)

@@ -1,0 +1,1 @@
+"""Training: typed configs, state, sharded steps, checkpoints, metrics and the one loop."""

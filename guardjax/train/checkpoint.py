@@ -1,0 +1,238 @@
+"""Checkpoints: one atomic Orbax unit of state, data iterator and clock.
+
+    workdir/checkpoints/<total step>/{state, data, meta}   the newest few
+    workdir/params/<stage>                                 all parameters as that stage found them
+    workdir/nonfinite/<total step>                         a state dumped by `guard.py`
+
+Orbax writes `<step>.orbax-checkpoint-tmp` and renames it, so a step is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from guardjax.train.config import CheckpointConfig
+from guardjax.train.disk import DiskFullError, is_full_disk
+from guardjax.train.state import Bundle, Clock, Params
+
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, or does not fit what it is restored into."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a checkpoint says of itself, readable before any array is."""
+
+    clock: Clock
+    writer: Mapping[str, Any]       # `MetricWriter.state()`
+    extra: Mapping[str, Any]        # `Bundle.extra`
+    layout: Mapping[str, str]       # leaf path -> "float32[3,4]", for error messages
+
+
+class Checkpointer:
+    """Saves and restores bundles in a run's folder; use it as a context manager."""
+
+    def __init__(self, workdir: str | os.PathLike[str], config: CheckpointConfig) -> None:
+        self._workdir = pathlib.Path(workdir).absolute()
+        self._steps = self._workdir / "checkpoints"
+        self._config = config
+        self.incomplete = self._set_aside()
+        """Names of steps that a crash or a broken copy left unfinished when this was opened."""
+        self._orbax = self._open()
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._orbax.close()
+
+    def due(self, clock: Clock) -> bool:
+        """Whether the interval asks for a save now."""
+        return clock.total % self._config.every_steps == 0
+
+    @property
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        newest = self._orbax.latest
+        return None if newest is None else newest.step
+
+    def save(self, bundle: Bundle, writer_state: Mapping[str, Any]) -> pathlib.Path:
+        """Saves state, data iterator, clock and `extra` as one unit; returns its folder.
+
+        Blocks until the files are complete. A step that is already there is left alone.
+
+        Raises:
+          DiskFullError: with earlier checkpoints as they were.
+        """
+        step = bundle.clock.total
+        if step == self.latest:
+            return self._steps / str(step)
+        meta = {"format": FORMAT, "clock": dataclasses.asdict(bundle.clock),
+                "writer": dict(writer_state), "extra": dict(bundle.extra),
+                "layout": _layout(bundle.state)}
+        items = {"state": bundle.state, "meta": meta}
+        if bundle.data_iterator is not None:
+            items["data"] = _stateful(bundle.data_iterator)
+        with self._explained(f"checkpoint of step {step}"):
+            self._orbax.save_checkpointables(step, items, force=True)
+        return self._steps / str(step)
+
+    def peek(self) -> Saved | None:
+        """Returns what the newest complete checkpoint says of itself, or None if there is none.
+
+        Raises:
+          CheckpointError: if it was written in a format that this version does not read.
+        """
+        if self.latest is None:
+            return None
+        path = self._steps / str(self.latest) / "meta" / "data.json"
+        meta = json.loads(path.read_text("utf-8"))
+        if meta.get("format") != FORMAT:
+            raise CheckpointError(f"{path.parent.parent} has checkpoint format "
+                                  f"{meta.get('format')!r}; this version reads {FORMAT}")
+        return Saved(clock=Clock(**meta["clock"]), writer=meta["writer"], extra=meta["extra"],
+                     layout=meta["layout"])
+
+    def restore(self, like: Bundle) -> Bundle:
+        """Returns `like` with state, clock and `extra` of the newest complete checkpoint.
+
+        `like` gives structure and shardings (another mesh than at the save is fine); its data
+        iterator is set to the saved position in place. `frozen` and `ref_params` are kept.
+
+        Raises:
+          CheckpointError: if there is no checkpoint, or the state is of another shape.
+        """
+        saved = self.peek()
+        if saved is None:
+            raise CheckpointError(f"no complete checkpoint in {self._steps}")
+        self._check_layout(saved.layout, _layout(like.state))
+        wanted: dict[str, Any] = {"state": jax.tree.map(_abstract, like.state)}
+        if like.data_iterator is not None:
+            wanted["data"] = _stateful(like.data_iterator)
+        found = self._orbax.load_checkpointables(self.latest, wanted)
+        return like.replace(state=found["state"], clock=saved.clock, extra=saved.extra)
+
+    def save_stage_start(self, bundle: Bundle) -> pathlib.Path:
+        """Keeps all parameters as the coming stage (`clock.stage`) finds them.
+
+        Saved once a stage, not at every step: frozen parameters and the reference follow from
+        them.
+
+        Raises:
+          DiskFullError: with all checkpoints as they were.
+        """
+        path = self._workdir / "params" / str(bundle.clock.stage)
+        with self._explained(f"parameters for stage {bundle.clock.stage}"):
+            ocp.save(path, bundle.frozen, overwrite=True)
+        return path
+
+    def load_stage_start(self, stage: int, like: Params) -> Params:
+        """Returns what `save_stage_start` kept for the stage, in the shardings of `like`.
+
+        The first stage starts from the run's base, which is not kept: `like` is returned.
+
+        Raises:
+          CheckpointError: if it is missing or of another shape.
+        """
+        if stage == 0:
+            return like
+        path = self._workdir / "params" / str(stage)
+        if not path.is_dir():
+            raise CheckpointError(f"{path} is missing: a checkpoint is of stage {stage}, which "
+                                  "cannot be resumed without the parameters it started from")
+        try:
+            return ocp.load(path, jax.tree.map(_abstract, like))
+        except ValueError as error:
+            raise CheckpointError(f"{path} does not fit this model: {error}") from error
+
+    def dump(self, bundle: Bundle) -> pathlib.Path:
+        """Saves the state aside, where no restart takes it up by itself; returns its folder."""
+        path = self._workdir / "nonfinite" / str(bundle.clock.total)
+        with self._explained("dump of the state"):
+            ocp.save(path, bundle.state, overwrite=True)
+        return path
+
+    def _open(self) -> ocp.training.Checkpointer:
+        registry = ocp.handlers.local_registry()
+        registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
+        context = ocp.Context()
+        context.checkpointables.registry = registry
+        return ocp.training.Checkpointer(
+            self._steps, context=context, cleanup_tmp_directories=True,
+            preservation_policy=ocp.training.preservation_policies.LatestN(self._config.keep))
+
+    def _set_aside(self) -> list[str]:
+        """Returns the names of unfinished steps, and makes sure that none counts as the newest.
+
+        Orbax's rename makes a step atomic, and it removes its own temporary folders. A run's
+        folder whose copying broke off can hold worse: that step is renamed, not removed.
+        """
+        found = []
+        for path in sorted(self._steps.iterdir()) if self._steps.is_dir() else ():
+            whole = (path / "meta" / "data.json").is_file() and (path / "state").is_dir()
+            if path.name.isdigit() and not whole:
+                path.rename(path.with_name(path.name + ".incomplete"))
+            if not whole or not path.name.isdigit():
+                found.append(path.name)
+        return found
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turns a full disk into a `DiskFullError`, and leaves no half-written files behind."""
+        try:
+            yield
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            # Orbax repeats a failure at every later call: start afresh.
+            with contextlib.suppress(Exception):
+                self._orbax.close()
+            for partial in self._workdir.glob("*/*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(partial, ignore_errors=True)
+            self._orbax = self._open()
+            kept = "there is no earlier one" if self.latest is None else (
+                f"the one of step {self.latest} is intact")
+            raise DiskFullError(
+                f"the disk of {self._workdir} is full: could not write the {what}; {kept}. Free "
+                "some space and start again: the run goes on from there.") from error
+
+    def _check_layout(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        if old == new:
+            return
+        lines = [sorted(f"{path}: {kind}" for path, kind in each.items()) for each in (old, new)]
+        diff = list(difflib.unified_diff(*lines, "checkpoint", "this run", n=0, lineterm=""))
+        more = [f"... and {len(diff) - 24} more lines"] if len(diff) > 24 else []
+        raise CheckpointError("\n".join(
+            [f"the checkpoint in {self._steps} is of another model or optimiser:"]
+            + diff[:24] + more))
+
+
+def _layout(state: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"):
+            f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves}
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+def _stateful(iterator: Any) -> Any:
+    if not isinstance(iterator, ocp.handlers.StatefulCheckpointable):
+        raise TypeError(f"data iterator {type(iterator).__name__} cannot be saved: it needs "
+                        "`save` and `load` as grain's dataset iterators have")
+    return iterator

@@ -1,0 +1,229 @@
+"""The schema of a run: what a config file may say, what each field means, what is the default.
+
+A config file returns an `ml_collections.ConfigDict` that names only what differs from the
+defaults; `resolve` turns it into a frozen `RunConfig`, in which every value is explicit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import ml_collections
+
+from guardjax.train import typed_config
+from guardjax.train.typed_config import ConfigError, digest, to_text
+
+__all__ = [
+    "CheckpointConfig", "ConfigError", "EvalConfig", "GuardConfig", "LogConfig", "LoraConfig",
+    "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
+    "resolve", "to_text",
+]
+
+EXAMPLE_KINDS = ("judge", "caption", "question", "read")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig:
+    """The policy world that the run trains and is measured on."""
+
+    sizes: Mapping[str, int] = dataclasses.field(
+        default_factory=lambda: {"train": 4096, "dev": 256, "test": 512})  # scenes a split
+    seed: int = 0                       # every scene follows from it
+
+    def __post_init__(self) -> None:
+        _require(all(n >= 0 for n in self.sizes.values()), "sizes must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float = 1e-3                    # peak learning rate
+    schedule: Literal["cosine", "constant", "linear"] = "cosine"  # after warm-up; ends at 0
+    warmup_steps: int = 0               # linear from 0 to lr
+    weight_decay: float = 0.0           # not on biases, norms and embeddings
+    clip_norm: float = 1.0              # global gradient norm; 0 does not clip
+    b1: float = 0.9                     # decay of the first moment
+    b2: float = 0.95                    # decay of the second moment
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"lr must be positive, got {self.lr}")
+        _require(self.warmup_steps >= 0, f"warmup_steps must be >= 0, got {self.warmup_steps}")
+        _require(self.weight_decay >= 0, f"weight_decay must be >= 0, got {self.weight_decay}")
+        _require(self.clip_norm >= 0, f"clip_norm must be >= 0, got {self.clip_norm}")
+        for name in ("b1", "b2"):
+            beta = getattr(self, name)
+            _require(0 <= beta < 1, f"{name} must be in [0, 1), got {beta}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters; rank 0 trains the parameters themselves."""
+
+    rank: int = 0
+    alpha: float = 16.0                 # adapters are scaled by alpha / rank
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 0, f"rank must be >= 0, got {self.rank}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RLConfig:
+    """Group-relative policy optimisation; read by the stages "grpo" and "exact"."""
+
+    group_size: int = 8                 # G, completions a prompt
+    temperature: float = 1.0            # of sampling and of the loss alike
+    max_tokens: int = 16                # T, a longer completion is cut and marked so
+    kl_coef: float = 0.01               # weight of the k3 penalty to the reference
+    clip_low: float = 0.2               # the ratio is clipped to [1 - clip_low, 1 + clip_high]
+    clip_high: float = 0.2
+    advantage_scale: Literal["none", "group_std", "batch_std"] = "none"  # divisor of advantages
+    entropy_coef: float = 0.0           # weight of the entropy bonus
+    reward: str = "gated"               # name of a reward composition
+    dynamic_sampling: bool = False      # redraw prompts whose group has one reward only
+    dynamic_rounds: int = 4             # at most so many draws a step
+
+    def __post_init__(self) -> None:
+        _require(self.group_size >= 2, f"group_size must be >= 2, got {self.group_size}")
+        _require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
+        _require(self.max_tokens >= 1, f"max_tokens must be >= 1, got {self.max_tokens}")
+        _require(0 < self.clip_low <= 1, f"clip_low must be in (0, 1], got {self.clip_low}")
+        _require(self.clip_high > 0, f"clip_high must be positive, got {self.clip_high}")
+        _require(self.dynamic_rounds >= 1,
+                 f"dynamic_rounds must be >= 1, got {self.dynamic_rounds}")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """One stage of training."""
+
+    kind: Literal["sight", "sft", "grpo", "exact"]
+    steps: int                          # optimiser steps
+    name: str = ""                      # prefix of its metrics; empty means the kind
+    batch: int = 32                     # B, prompts a step over all devices
+    optim: OptimConfig = OptimConfig()
+    data: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"judge": 1.0})  # example kind -> weight in the mixture
+    policies: str = "varied"            # "varied" draws a policy a prompt; "L3" is one level
+    freeze: tuple[str, ...] = ()        # parameter groups that stay as they are, e.g. "visual"
+    lora: LoraConfig = LoraConfig()
+    seed: int = 0                       # folded into the run's seed
+    think: bool = False                 # answers hold a rationale before the verdict
+    rl: RLConfig = RLConfig()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)
+        _require(self.steps >= 0, f"steps must be >= 0, got {self.steps}")
+        _require(self.batch >= 1, f"batch must be >= 1, got {self.batch}")
+        for kind, weight in self.data.items():
+            _require(kind in EXAMPLE_KINDS, typed_config.unknown_name(
+                "example kind in data", kind, EXAMPLE_KINDS))
+            _require(weight >= 0, f"data.{kind} must be >= 0, got {weight}")
+        _require(any(self.data.values()), "data has no positive weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What is measured when the stages are done."""
+
+    splits: tuple[str, ...] = ("test",)  # splits of the policies
+    limit: int = 0                      # prompts a split; 0 takes all
+    batch: int = 64                     # prompts a forward pass
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state is kept."""
+
+    every_steps: int = 100              # also at the end of a stage and on SIGTERM
+    keep: int = 2                       # newest so many are kept
+
+    def __post_init__(self) -> None:
+        _require(self.every_steps >= 1, f"every_steps must be >= 1, got {self.every_steps}")
+        _require(self.keep >= 1, f"keep must be >= 1, got {self.keep}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """What is written and shown."""
+
+    every_steps: int = 10               # one line of metrics, reduced over these steps
+    table_every_steps: int = 50         # one table of sampled answers; 0 shows none
+
+    def __post_init__(self) -> None:
+        _require(self.every_steps >= 1, f"every_steps must be >= 1, got {self.every_steps}")
+        _require(self.table_every_steps >= 0,
+                 f"table_every_steps must be >= 0, got {self.table_every_steps}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """When a run that yields no finite numbers gives up."""
+
+    max_bad_steps: int = 10             # consecutive skipped steps
+
+    def __post_init__(self) -> None:
+        _require(self.max_bad_steps >= 1, f"max_bad_steps must be >= 1, got {self.max_bad_steps}")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices as a grid; at most one size may be -1, which takes all that are left."""
+
+    data: int = 1                       # replicas of the parameters, B is split over them
+    fsdp: int = 1                       # parameters and B are split over these
+    tensor: int = 1                     # width of layers is split over these
+    rules: Literal["single", "data_parallel", "fsdp"] = "single"  # see `sharding.RULE_SETS`
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.fsdp, self.tensor)
+        _require(all(n >= 1 or n == -1 for n in sizes) and sizes.count(-1) <= 1,
+                 f"sizes must be positive, with at most one -1, got {sizes}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole run: stages in order, then the evaluation."""
+
+    name: str                           # names the run's folder
+    stages: tuple[StageConfig, ...]
+    seed: int = 0                       # every random choice of the run follows from it
+    base: str = "base"                  # "base" is the shipped model; else a model folder
+    world: WorldConfig = WorldConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    guard: GuardConfig = GuardConfig()
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name), "name must not be empty")
+        names = [stage.name for stage in self.stages]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        _require(not twice, f"stages need different names, repeated: {', '.join(twice)}")
+
+
+def resolve(config: ml_collections.ConfigDict | Mapping[str, Any],
+            overrides: Sequence[str] = ()) -> RunConfig:
+    """Returns the config with every default filled in, after the command line's `key=value`s.
+
+    Overrides look like `stages.0.optim.lr=3e-4`;
+    a leading `--config.` or `--` is accepted. Values are parsed by the field's type: text as it
+    stands, tuples as `a,b` or JSON, mappings as JSON or one key at a time
+    (`stages.0.data.caption=0.2`).
+
+    Raises:
+      ConfigError: for an unknown or missing key, a value of the wrong type or out of range.
+    """
+    tree = typed_config.to_tree(config)
+    for override in overrides:
+        tree = typed_config.apply_override(RunConfig, tree, override)
+    return typed_config.build(RunConfig, tree)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,155 @@
+"""The one training loop: stages in order, steps in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from guardjax.train.checkpoint import Checkpointer
+from guardjax.train.compilation import announce_traces
+from guardjax.train.config import LogConfig
+from guardjax.train.console import RunConsole, SampleRow
+from guardjax.train.guard import NonFiniteGuard
+from guardjax.train.metrics import MetricWriter
+from guardjax.train.preemption import Preempted, StopSignal
+from guardjax.train.state import Bundle
+
+Metrics = Mapping[str, tuple[Any, Any]]             # name -> (sum [], count [])
+Rows = Callable[[], Sequence[SampleRow]] | None     # called only when a table is due
+
+
+class DataEndedError(RuntimeError):
+    """A stage's data iterator ended before its last step."""
+
+
+class Stage(Protocol):
+    """A part of a run; it knows nothing of the others.
+
+    Everything must follow from the bundle and the config: after a restart `init` is called again
+    with the same parameters, and its state and data iterator are then set to the saved ones.
+    """
+
+    name: str
+    num_steps: int
+
+    def init(self, bundle: Bundle) -> Bundle:
+        """Returns the bundle with `state`, `frozen`, `data_iterator` (and reference) set."""
+        ...
+
+    def step(self, bundle: Bundle, batch: Any) -> tuple[Bundle, Metrics, Rows]:
+        """Returns the bundle one step later, metrics as (sum, count), and rows to show."""
+        ...
+
+    def finish(self, bundle: Bundle) -> Bundle:
+        """Returns `bundle.finished()`, or that of its own making, for the next stage."""
+        ...
+
+
+def run_stages(stages: Sequence[Stage], bundle: Bundle, *, checkpointer: Checkpointer,
+               writer: MetricWriter, console: RunConsole, guard: NonFiniteGuard,
+               log: LogConfig) -> Bundle:
+    """Runs all stages from `bundle` (all parameters in `frozen`), or on from the newest save.
+
+    Raises:
+      Preempted: after SIGTERM or Ctrl-C, with everything saved.
+      NonFiniteError, DataEndedError, CheckpointError, DiskFullError: see there.
+    """
+    saved = checkpointer.peek()
+    for name in checkpointer.incomplete:
+        console.line(f"ignored an incomplete checkpoint: {name}")
+    writer.restore(saved.writer if saved else None)
+    if saved:
+        start = checkpointer.load_stage_start(saved.clock.stage, bundle.frozen)
+        bundle = bundle.replace(frozen=start, clock=saved.clock)
+    with StopSignal() as stop:
+        for stage in stages[bundle.clock.stage:]:
+            bundle = stage.init(bundle)
+            if saved and bundle.clock == saved.clock:
+                bundle = checkpointer.restore(bundle)
+            bundle = run_stage(stage, bundle, checkpointer=checkpointer, writer=writer,
+                               console=console, guard=guard, log=log, stop=stop)
+            bundle = stage.finish(bundle)
+            bundle = bundle.replace(clock=bundle.clock.next_stage())
+            checkpointer.save_stage_start(bundle)
+    return bundle
+
+
+def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, writer: MetricWriter,
+              console: RunConsole, guard: NonFiniteGuard, log: LogConfig,
+              stop: StopSignal) -> Bundle:
+    """Runs the steps that `bundle.clock` has not yet done; returns the bundle after the last.
+
+    The newest step is always saved when this returns or raises `Preempted`.
+    """
+    first, window = bundle.clock.step, bundle.clock
+
+    def announce(name: str, traces: int) -> None:
+        if bundle.clock.step > first:       # the first step has its own line
+            console.compiling(f"{name}, shape {traces}")
+
+    console.stage_started(stage.name, first, stage.num_steps)
+    if first < stage.num_steps:
+        console.compiling("first step")
+    try:
+        with announce_traces(announce):
+            mark = time.perf_counter()
+            while bundle.clock.step < stage.num_steps:
+                batch = _next_batch(stage, bundle)
+                bundle, metrics, rows = stage.step(bundle, batch)
+                mark, elapsed = (now := time.perf_counter()), now - mark
+                bundle = bundle.replace(clock=bundle.clock.tick(elapsed))
+                guard.observe(stage.name, bundle)
+                writer.add(metrics)
+                means = None
+                if _is_due(bundle.clock.step, log.every_steps, stage.num_steps):
+                    means = _write(writer, stage, window, bundle)
+                    window = bundle.clock
+                if rows is not None and _is_due(bundle.clock.step, log.table_every_steps):
+                    _show(rows(), stage, bundle, writer, console)
+                console.step_done(bundle.clock.step, means)
+                if checkpointer.due(bundle.clock) or stop.signum is not None:
+                    _save(bundle, stage, checkpointer, writer, guard)
+                if stop.signum is not None:
+                    console.line(f"{stage.name}: asked to stop; saved step {bundle.clock.total}")
+                    raise Preempted(stop.signum)
+        _save(bundle, stage, checkpointer, writer, guard)
+    finally:
+        console.stage_finished()
+    return bundle
+
+
+def _is_due(step: int, every: int, last: int | None = None) -> bool:
+    return step == last or (every > 0 and step % every == 0)
+
+
+def _next_batch(stage: Stage, bundle: Bundle) -> Any:
+    if bundle.data_iterator is None:
+        return None
+    try:
+        return next(bundle.data_iterator)
+    except StopIteration:
+        raise DataEndedError(
+            f"stage {stage.name!r}: the data ended after {bundle.clock.step} of "
+            f"{stage.num_steps} steps; repeat the dataset or ask for fewer steps") from None
+
+
+def _write(writer: MetricWriter, stage: Stage, window: Any, bundle: Bundle) -> dict[str, float]:
+    seconds = bundle.clock.seconds - window.seconds
+    steps = bundle.clock.step - window.step
+    return writer.write(bundle.clock.total, stage.name, time={
+        "seconds": bundle.clock.seconds, "steps_per_second": steps / max(seconds, 1e-9)})
+
+
+def _show(rows: Sequence[SampleRow], stage: Stage, bundle: Bundle, writer: MetricWriter,
+          console: RunConsole) -> None:
+    console.table(bundle.clock.step, rows)
+    writer.write_rows(bundle.clock.total, stage.name, [
+        {"policy": row.policy, "rationale": row.rationale, "verdict": row.verdict,
+         "reward": dict(row.reward)} for row in rows])
+
+
+def _save(bundle: Bundle, stage: Stage, checkpointer: Checkpointer, writer: MetricWriter,
+          guard: NonFiniteGuard) -> None:
+    guard.settle(stage.name, bundle)
+    checkpointer.save(bundle, writer.state())

@@ -1,0 +1,104 @@
+"""Metrics on disk: sums and counts in, means out, one JSON line a window of steps."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from guardjax.train.jsonl import JsonLinesFile, read_jsonl
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+
+# Everything under it depends on the machine and the hour; two equal runs may differ there.
+TIME_PREFIX = "time/"
+
+
+class MetricWriter:
+    """Reduces (sum, count) pairs over steps and writes `metrics.jsonl` and `samples.jsonl`.
+
+    A line is `{"step", "stage", name: mean, ..., "time/...": ...}`; a mean over nothing, or one
+    that is not finite, is null. With `enabled=False` (all processes but the first) nothing is
+    written, and everything else behaves alike.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, enabled: bool = True) -> None:
+        folder = pathlib.Path(workdir)
+        self._enabled = enabled
+        self._metrics = JsonLinesFile(folder / METRICS_FILE)
+        self._samples = JsonLinesFile(folder / SAMPLES_FILE)
+        self._sums: dict[str, tuple[float, float]] = {}
+        self._waiting: list[Mapping[str, Any]] = []
+
+    def add(self, metrics: Mapping[str, tuple[Any, Any]]) -> None:
+        """Takes one step's `name -> (sum [], count [])`; does not wait for the device."""
+        self._waiting.append(metrics)
+
+    def write(self, step: int, stage: str,
+              time: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Writes the means since the last write, and returns them (NaN over nothing).
+
+        `time` holds wall-clock numbers, written as `time/<name>`.
+        """
+        self._fold()
+        means = {name: total / count if count else math.nan
+                 for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        self.write_values(step, stage, means | {TIME_PREFIX + k: v for k, v in
+                                                (time or {}).items()})
+        return means
+
+    def write_values(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+        """Writes one line of finished numbers, for example of an evaluation."""
+        if self._enabled:
+            self._metrics.append({"step": step, "stage": stage} | {
+                name: float(value) if math.isfinite(value) else None
+                for name, value in values.items()})
+
+    def write_rows(self, step: int, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes sampled answers, one line a row."""
+        for row in rows if self._enabled else ():
+            self._samples.append({"step": step, "stage": stage} | dict(row))
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps, as JSON: file lengths and sums not yet written."""
+        self._fold()
+        if self._enabled:
+            self._metrics.sync()
+            self._samples.sync()
+        return {"metrics": self._metrics.num_lines, "samples": self._samples.num_lines,
+                "sums": {name: list(pair) for name, pair in self._sums.items()}}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Cuts the files back to where a checkpoint was taken; None stands for the start.
+
+        After it, a resumed run writes the same file as one that was never interrupted.
+
+        Raises:
+          ValueError: if a file is shorter than the checkpoint says.
+        """
+        state = state or {"metrics": 0, "samples": 0, "sums": {}}
+        if self._enabled:
+            self._metrics.truncate(state["metrics"])
+            self._samples.truncate(state["samples"])
+        self._sums = {name: (pair[0], pair[1]) for name, pair in state["sums"].items()}
+        self._waiting = []
+
+    def _fold(self) -> None:
+        # One step after the other in float64: a checkpoint in between changes no bit.
+        for metrics in jax.device_get(self._waiting):
+            for name, (total, count) in metrics.items():
+                old_total, old_count = self._sums.get(name, (0.0, 0.0))
+                self._sums[name] = (old_total + float(total), old_count + float(count))
+        self._waiting = []
+
+
+def read_metrics(path: str | os.PathLike[str], *, with_time: bool = False) -> list[dict[str, Any]]:
+    """Returns the lines of a metrics file, by default without what depends on the clock."""
+    return [{name: value for name, value in record.items()
+             if with_time or not name.startswith(TIME_PREFIX)} for record in read_jsonl(path)]

