@@ -59,7 +59,8 @@ def vision_layout(grids: Sequence[Sequence[int]], *, window_units: int, merge: i
         patches = np.where(windows[..., None] < 0, -1, patches).reshape(-1)
         real = patches >= 0
         slots.append(np.where(real, patches + num_patches, -1))
-        hw.append(np.where(real[:, None], _rows_and_columns(time, rows, columns, merge)[patches], 0))
+        where = _rows_and_columns(time, rows, columns, merge)
+        hw.append(np.where(real[:, None], where[patches], 0))
         frames.append(np.where(real, patches // (rows * columns) + num_frames, -1))
         num_patches += time * rows * columns
         num_frames += time

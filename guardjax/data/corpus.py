@@ -26,7 +26,7 @@ def world_corpus(seed: int, num_policies: int = 4000) -> Iterator[str]:
     for _ in range(_REPEATS):
         for index in rng.permutation(len(words)):
             yield f" {words[index]}"
-            yield f"what kind is the {words[index]}? is there {words[index]}?"
+            yield f"what kind is the {words[index]}? is there a {words[index]}? any {words[index]}?"
     for index in range(num_policies):
         styles = (TRAIN_STYLES, HELD_OUT_STYLES)[index % 2]
         policy = generate_policy(f"{seed}/corpus/{index}", vocabulary)
@@ -35,8 +35,8 @@ def world_corpus(seed: int, num_policies: int = 4000) -> Iterator[str]:
         yield f"picture:{_caption(words, rng)}\n{prompts.JUDGE_QUESTION} {tasks.CAPTION_QUESTION}"
         yield "<answer>safe</answer>"
         yield f"system\n{prompts.SYSTEM}\nuser\nassistant\n"
-        yield "how many objects are there? where is it? is it bright or dark? yes no"
-        yield " zero one two three four five six"
+        yield "how many objects? where is it? bright or dark? is there an yes no"
+        yield " 1 2 3 4"
     for policy in load_ladder().values():
         for seed_ in range(_REPEATS):
             yield f"policy: {policy.render(seed_)}\n"

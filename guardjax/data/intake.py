@@ -27,12 +27,14 @@ import dataclasses
 import hashlib
 import io
 import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-INTAKE_VERSION = "1"    # part of a verdict's identity: raise it when the same file gives other pixels
+# Part of a verdict's identity: raise it when the same file comes to give other pixels.
+INTAKE_VERSION = "1"
 
 
 class IntakeError(ValueError):
@@ -101,7 +103,7 @@ def load_picture(source: str | Path | bytes, limits: Limits = Limits()) -> Pictu
 
     Raises `IntakeError`, and nothing else, whatever the bytes are.
     """
-    data = source if isinstance(source, bytes) else _read(Path(source), limits)
+    data = source if isinstance(source, bytes) else read_file(source, limits)
     if not data:
         raise IntakeError("E_DECODE", "the file is empty")
     if len(data) > limits.max_bytes:
@@ -109,7 +111,9 @@ def load_picture(source: str | Path | bytes, limits: Limits = Limits()) -> Pictu
     kind = _sniff(data)
     _check_whole(kind, data)
     try:
-        return _decode(kind, data, limits)
+        with warnings.catch_warnings():     # of malformed metadata, which is not used
+            warnings.simplefilter("ignore")
+            return _decode(kind, data, limits)
     except IntakeError:
         raise
     except MemoryError as error:
@@ -118,12 +122,9 @@ def load_picture(source: str | Path | bytes, limits: Limits = Limits()) -> Pictu
         raise _as_intake_error(error) from error
 
 
-def hash_file(path: str | Path, limits: Limits = Limits()) -> str:
-    """SHA-256 of the file's bytes without decoding it. Raises `IntakeError`."""
-    return hashlib.sha256(_read(Path(path), limits)).hexdigest()
-
-
-def _read(path: Path, limits: Limits) -> bytes:
+def read_file(path: str | Path, limits: Limits = Limits()) -> bytes:
+    """The bytes of one regular file within the size limit. Raises `IntakeError`."""
+    path = Path(path)
     try:
         info = path.stat()
         # A pipe or device would block for ever.

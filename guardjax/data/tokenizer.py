@@ -73,6 +73,11 @@ class Tokenizer:
             kept.append(int(token))
         return self.inner.decode(kept, skip_special_tokens=False)
 
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes Hugging Face files."""
+        self.inner.save_pretrained(path)
+        _drop_machine_details(pathlib.Path(path))
+
     def word_id(self, word: str) -> int:
         """The id of ` word`, which must be a single token.
 
@@ -147,8 +152,8 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, path: str | pathlib.
         tokenizer_object=bpe, eos_token=END_OF_TURN, pad_token=PAD, clean_up_tokenization_spaces=False
     )
     fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(path)
-    _drop_machine_details(pathlib.Path(path))
+    made = Tokenizer(fast, *fast.convert_tokens_to_ids([END_OF_TURN, PAD, IMAGE_PAD]))
+    made.save(path)
     return load_tokenizer(path)
 
 

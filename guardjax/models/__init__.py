@@ -1,1 +1,11 @@
 """Qwen2.5-VL as pure functions over Linen modules, and its weights in and out."""
+
+from guardjax.models.cache import KVCache, open_buffer
+from guardjax.models.config import ModelConfig
+from guardjax.models.hf_weights import load_hf, save_hf
+from guardjax.models.qwen2_5_vl import encode_images, forward, init_params, unembed
+
+__all__ = [
+    "KVCache", "ModelConfig", "encode_images", "forward", "init_params", "load_hf", "open_buffer",
+    "save_hf", "unembed",
+]

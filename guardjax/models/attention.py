@@ -8,6 +8,7 @@ and a common sum, which is the softmax over the concatenated keys without concat
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,18 +50,18 @@ def segment_attention(queries: Array, parts: Sequence[KeyPart], *, scale: float)
             raise ValueError(f"keys with leading axes {part.keys.shape[:-3]} cannot be shared by "
                              f"queries with leading axes {lead}")
     scores = [_scores(queries, part, scale) for part in parts]
-    # The maximum only keeps exp() in range; the result does not depend on it, nor does the gradient.
-    top = _joint(jnp.maximum, [_to_query_axes(s.max(-1), len(lead), part.keys.ndim - 3)
-                               for s, part in zip(scores, parts)])
-    top = jax.lax.stop_gradient(top)
+    # The maximum only keeps exp() in range: neither the result nor the gradient depends on it.
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, [
+        _to_query_axes(score.max(-1), len(lead), part.keys.ndim - 3)
+        for score, part in zip(scores, parts)]))
     outputs, sums = [], []
     for score, part in zip(scores, parts):
         shared = part.keys.ndim - 3
         weights = jnp.exp(score - _to_part_axes(top, len(lead), shared)[..., None])
         sums.append(_to_query_axes(weights.sum(-1), len(lead), shared))
         outputs.append(_to_query_axes(_weighted(weights, part.values), len(lead), shared))
-    total = _joint(jnp.add, sums)
-    return (_joint(jnp.add, outputs) / total[..., None]).astype(parts[-1].values.dtype)
+    total = sum(sums)
+    return (sum(outputs) / total[..., None]).astype(parts[-1].values.dtype)
 
 
 def _scores(queries: Array, part: KeyPart, scale: float) -> jax.Array:
@@ -91,10 +92,3 @@ def _to_part_axes(x: Array, lead: int, shared: int) -> jax.Array:
 def _to_query_axes(x: Array, lead: int, shared: int) -> jax.Array:
     """The inverse of `_to_part_axes`."""
     return x if lead == shared else jnp.moveaxis(x, shared, lead)
-
-
-def _joint(combine, arrays: Sequence[Array]) -> jax.Array:
-    out = arrays[0]
-    for array in arrays[1:]:
-        out = combine(out, array)
-    return out

@@ -49,10 +49,12 @@ def open_buffer(cfg: ModelConfig, cache: KVCache, lead: Sequence[int], max_token
     """
     if cache.open is not None:
         raise ValueError("the cache already has an open buffer")
-    text = cfg.text
-    shape = (*lead, text.num_key_value_heads, max_tokens, text.head_dim)
-    # One array per layer: each is then updated in place, where one stacked array would be copied.
-    zeros = lambda: tuple(jnp.zeros(shape, cfg.dtype) for _ in range(text.num_hidden_layers))
+    shape = (*lead, cfg.text.num_key_value_heads, max_tokens, cfg.text.head_dim)
     return cache.replace(open=OpenSegment(
-        keys=zeros(), values=zeros(), mask=jnp.zeros((*lead, max_tokens), bool),
-        length=jnp.zeros((), jnp.int32)))
+        keys=_zeros(cfg, shape), values=_zeros(cfg, shape),
+        mask=jnp.zeros((*lead, max_tokens), bool), length=jnp.zeros((), jnp.int32)))
+
+
+def _zeros(cfg: ModelConfig, shape: Sequence[int]) -> tuple[jax.Array, ...]:
+    """One array per layer: each is updated in place, where one stacked array would be copied."""
+    return tuple(jnp.zeros(shape, cfg.dtype) for _ in range(cfg.text.num_hidden_layers))

@@ -31,8 +31,8 @@ class VisionConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 4:
             raise ValueError(
-                f"vision hidden_size {self.hidden_size} over {self.num_heads} heads must give a head "
-                "size that is a multiple of 4 (2-D rotary)")
+                f"vision hidden_size {self.hidden_size} over {self.num_heads} heads must give a "
+                "head size that is a multiple of 4 (2-D rotary)")
         if self.window_units < 1:
             raise ValueError(
                 f"window_size {self.window_size} holds no merged unit of "
@@ -85,8 +85,8 @@ class TextConfig:
             raise ValueError(f"{self.num_attention_heads} query heads do not divide over "
                              f"{self.num_key_value_heads} key/value heads")
         if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_dim:
-            raise ValueError(f"mrope_section {self.mrope_section} must be three numbers whose sum is "
-                             f"half the head size {self.head_dim}")
+            raise ValueError(f"mrope_section {self.mrope_section} must be three numbers whose sum "
+                             f"is half the head size {self.head_dim}")
 
     @property
     def head_dim(self) -> int:
@@ -111,8 +111,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.vision.out_hidden_size != self.text.hidden_size:
-            raise ValueError(f"vision out_hidden_size {self.vision.out_hidden_size} differs from text "
-                             f"hidden_size {self.text.hidden_size}")
+            raise ValueError(f"vision out_hidden_size {self.vision.out_hidden_size} differs from "
+                             f"text hidden_size {self.text.hidden_size}")
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any], *, dtype: str = "float32") -> ModelConfig:

@@ -127,7 +127,8 @@ def save_hf(params: Params, cfg: ModelConfig, path: str | os.PathLike, *, dtype:
     flat = flax.traverse_util.flatten_dict(params)
     specs = tensor_table(cfg)
     _check_tree(flat, specs)
-    shards = _shards(specs, np.dtype(_NUMPY_TYPES[dtype]).itemsize, max_shard_bytes)
+    itemsize = np.dtype(_NUMPY_TYPES[dtype]).itemsize
+    shards = _shards(specs, itemsize, max_shard_bytes)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -139,7 +140,7 @@ def save_hf(params: Params, cfg: ModelConfig, path: str | os.PathLike, *, dtype:
             safetensors.numpy.save_file(tensors, staging / file, metadata={"format": "pt"})
             weight_map |= {spec.name: file for spec in shard}
         if len(shards) > 1:
-            total = sum(int(np.prod(s.shape)) for s in specs) * np.dtype(_NUMPY_TYPES[dtype]).itemsize
+            total = itemsize * sum(int(np.prod(spec.shape)) for spec in specs)
             _write_json(staging / INDEX_FILE, {"metadata": {"total_size": total},
                                                "weight_map": dict(sorted(weight_map.items()))})
         _write_json(staging / CONFIG_FILE, {**cfg.to_hf(), "dtype": dtype})
@@ -203,8 +204,8 @@ def _read_tensors(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
                 for name in sorted(names):
                     kind = shard.get_slice(name).get_dtype()
                     if kind not in _FILE_TYPES:
-                        raise WeightsError(f"{file}: tensor {name} has type {kind}, expected one of "
-                                           f"{sorted(_FILE_TYPES)}")
+                        raise WeightsError(f"{file}: tensor {name} has type {kind}, expected one "
+                                           f"of {sorted(_FILE_TYPES)}")
                     yield _hub_name(name), shard.get_tensor(name)
         except safetensors.SafetensorError as error:
             raise WeightsError(f"{file} is not a whole safetensors file: {error}") from error
@@ -241,7 +242,8 @@ def _check_tensor(spec: TensorSpec | None, name: str, array: np.ndarray, folder:
     if spec is None:
         raise WeightsError(f"{folder}: tensor {name} has no place in this model")
     if array.shape != spec.shape:
-        raise WeightsError(f"{folder}: tensor {name} has shape {array.shape}, expected {spec.shape}")
+        raise WeightsError(f"{folder}: tensor {name} has shape {array.shape}, "
+                           f"expected {spec.shape}")
     if spec.path in seen:
         raise WeightsError(f"{folder}: tensor {name} occurs twice")
 
@@ -249,8 +251,8 @@ def _check_tensor(spec: TensorSpec | None, name: str, array: np.ndarray, folder:
 def _check_tied(params: Params, head: np.ndarray, folder: pathlib.Path, dtype: str) -> None:
     embedding = np.asarray(params["model"]["embed_tokens"]["embedding"])
     if not np.array_equal(head.astype(_NUMPY_TYPES[dtype]), embedding):
-        raise WeightsError(f"{folder}: the config ties the head to the embedding, but lm_head.weight "
-                           "differs from it")
+        raise WeightsError(f"{folder}: the config ties the head to the embedding, but "
+                           "lm_head.weight differs from it")
 
 
 def _check_tree(flat: Mapping[tuple[str, ...], jax.Array], specs: tuple[TensorSpec, ...]) -> None:
@@ -281,7 +283,8 @@ def _shards(specs: tuple[TensorSpec, ...], itemsize: int, limit: int) -> list[li
     return shards
 
 
-def _exported(spec: TensorSpec, flat: Mapping[tuple[str, ...], jax.Array], dtype: str) -> np.ndarray:
+def _exported(spec: TensorSpec, flat: Mapping[tuple[str, ...], jax.Array],
+              dtype: str) -> np.ndarray:
     return to_hf_layout(spec, np.asarray(flat[spec.path])).astype(_NUMPY_TYPES[dtype])
 
 

@@ -50,7 +50,7 @@ def _matrix_product(x: Array, kernel: Array, dimension_numbers, precision=None,
     """`lax.dot_general` of [..., D] with [D, F] as one matrix product.
 
     With the leading axes flattened, the gradient of the kernel contracts one axis instead of
-    several, which is three times faster on a CPU and the same elsewhere.
+    several: measured three times faster on a CPU.
     """
     flat = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())),
                                precision=precision, preferred_element_type=preferred_element_type)

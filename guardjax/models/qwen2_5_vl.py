@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from guardjax.models.cache import KVCache
+from guardjax.models.cache import KVCache, OpenSegment
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
 from guardjax.models.text import TextDecoder
@@ -66,14 +66,14 @@ def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],
         (one array per segment, lead + [T, D]; the new cache).
 
     Raises:
-        ValueError: no segment, leading axes that do not grow, several segments for one open
-            buffer, or placeholders without features.
+        ValueError: no segment, leading axes that do not grow, a segment that an open buffer
+            cannot take, or placeholders without features.
     """
     cache = KVCache() if cache is None else cache
     if not segments:
         raise ValueError("forward needs at least one segment")
-    if cache.open is not None and len(segments) != 1:
-        raise ValueError(f"an open buffer takes one segment at a time, not {len(segments)}")
+    if cache.open is not None:
+        _check_fits(segments, cache.open)
     return text_decoder(cfg).apply({"params": params["model"]}, tuple(segments), features, cache)
 
 
@@ -85,3 +85,13 @@ def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
         head = params["lm_head"]["kernel"]
     return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
                       preferred_element_type=jnp.float32)
+
+
+def _check_fits(segments: Sequence[Segment], buffer: OpenSegment) -> None:
+    if len(segments) != 1:
+        raise ValueError(f"an open buffer takes one segment at a time, not {len(segments)}")
+    *lead, tokens = segments[0].tokens.shape
+    *buffer_lead, room = buffer.mask.shape
+    if lead != buffer_lead or tokens > room:
+        raise ValueError(f"a segment of shape {(*lead, tokens)} does not fit into an open buffer "
+                         f"of shape {(*buffer_lead, room)}")

@@ -17,6 +17,8 @@ from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies
 from guardjax.types import Segment
 
 Array = jax.Array | np.ndarray
+Arrays = tuple[jax.Array, ...]
+LayerOutput = tuple[Arrays, Arrays, Arrays]
 
 
 class TextDecoder(nn.Module):
@@ -32,7 +34,7 @@ class TextDecoder(nn.Module):
         self.norm = RMSNorm(cfg.rms_norm_eps)
 
     def __call__(self, segments: Sequence[Segment], features: Array | None,
-                 cache: KVCache) -> tuple[tuple[jax.Array, ...], KVCache]:
+                 cache: KVCache) -> tuple[Arrays, KVCache]:
         """See `guardjax.models.qwen2_5_vl.forward`."""
         hidden = tuple(self._embed(segment, features) for segment in segments)
         views = tuple(_view(self.cfg, segment, cache.open) for segment in segments)
@@ -72,7 +74,7 @@ class DecoderLayer(nn.Module):
         self.mlp = GatedMLP(cfg.hidden_size, cfg.intermediate_size, False, self.dtype)
 
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
-                 past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None):
+                 past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:
         """Returns (hidden per segment, keys per segment, values per segment)."""
         normed = tuple(self.input_layernorm(x) for x in hidden)
         attended, keys, values = self.self_attn(normed, views, past, buffers)
@@ -95,7 +97,8 @@ class SelfAttention(nn.Module):
         self.o_proj = dense(cfg.hidden_size, False, self.dtype)
 
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
-                 past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None):
+                 past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:
+        """As `DecoderLayer`; with buffers, the returned keys and values are the whole buffers."""
         parts = list(past)
         outputs, all_keys, all_values = [], [], []
         for x, view in zip(hidden, views):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from guardjax.models.config import ModelConfig, TextConfig, VisionConfig
 
-# Qwen's 14 special tokens follow the ordinary vocabulary in this order: <|endoftext|>, <|im_start|>,
-# <|im_end|>, object_ref, box and quad (start, end), <|vision_start|>, <|vision_end|>,
-# <|vision_pad|>, <|image_pad|>, <|video_pad|>.
+# Qwen's 14 special tokens follow the ordinary vocabulary in this order: <|endoftext|>,
+# <|im_start|>, <|im_end|>, object_ref, box and quad (start, end), <|vision_start|>,
+# <|vision_end|>, <|vision_pad|>, <|image_pad|>, <|video_pad|>.
 NUM_SPECIAL_TOKENS = 14
 
 
 def tiny_config(vocab_size: int = 1024, *, first_special_id: int | None = None,
                 dtype: str = "float32") -> ModelConfig:
-    """About 1.6 million parameters at 1,024 tokens.
+    """About 2 million parameters at 1,024 tokens.
 
     `first_special_id` is the id of `<|endoftext|>`; by default the specials end the vocabulary.
     """
     first = vocab_size - NUM_SPECIAL_TOKENS if first_special_id is None else first_special_id
     vision = VisionConfig(
-        depth=4, hidden_size=128, intermediate_size=256, num_heads=4, out_hidden_size=128,
+        depth=4, hidden_size=128, intermediate_size=256, num_heads=2, out_hidden_size=128,
         patch_size=8, spatial_merge_size=2, temporal_patch_size=2, window_size=32,
         fullatt_block_indexes=(1, 3))
     text = TextConfig(

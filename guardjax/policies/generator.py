@@ -114,19 +114,17 @@ def generate_policy(
     """
     draw = _Draw(random.Random(f"policy/{seed}"), vocabulary, subjects, focus)
     number = draw.rng.choices([n for n, _ in _RULES], [weight for _, weight in _RULES])[0]
-    choices_of = [_possible(shapes, vocabulary)] * number
+    made = [_make(draw, lead_shapes)] if lead_shapes is not None else []
+    while number > len(made):
+        rule = _make(draw, shapes)
+        if any(rule[0].canonical() == other[0].canonical() for other in made):
+            number -= 1  # a second ban of the same thing would only make citations ambiguous
+        else:
+            made.append(rule)
     if lead_shapes is not None:
-        choices_of[draw.rng.randrange(number)] = _possible(lead_shapes, vocabulary)
-    rules: list[_Made] = []
-    for choices in choices_of:
-        shape = draw.rng.choices(choices, [_WEIGHTS[choice] for choice in choices])[0]
-        rules.append(_MAKERS[shape](draw))
-    unique: list[_Made] = []
-    for rule in rules:  # a second ban of the same thing would only make citations ambiguous
-        if all(rule[0].canonical() != other[0].canonical() for other in unique):
-            unique.append(rule)
+        made.insert(draw.rng.randrange(len(made)), made.pop(0))
     built = tuple(
-        Rule(f"R{i}", when, unless) for i, (when, unless) in enumerate(unique, start=1)
+        Rule(f"R{i}", when, unless) for i, (when, unless) in enumerate(made, start=1)
     )
     draft = Policy("draft", "1", "Generated policy", built)
     return dataclasses.replace(draft, id=f"gen-{draft.content_hash}")
@@ -183,6 +181,12 @@ class _Draw:
     def setting(self) -> Is:
         context = self.rng.choice(list(self.vocabulary.contexts))
         return Is(context, self.rng.choice(self.vocabulary.contexts[context]))
+
+
+def _make(draw: _Draw, shapes: Collection[Shape | str]) -> _Made:
+    choices = _possible(shapes, draw.vocabulary)
+    shape = draw.rng.choices(choices, [_WEIGHTS[choice] for choice in choices])[0]
+    return _MAKERS[shape](draw)
 
 
 def _category(draw: _Draw) -> _Made:
@@ -263,7 +267,7 @@ def _possible(shapes: Collection[Shape | str], vocabulary: Vocabulary) -> list[S
         possible = [shape for shape in possible if shape in alone]
     if not possible:
         raise ValueError(
-            f"shapes {sorted(asked)} cannot be made from {len(vocabulary.categories)} categories "
+            f"shapes {sorted(map(str, asked))} cannot be made from {len(vocabulary.categories)} categories "
             f"and {len(vocabulary.contexts)} contexts; ask for other shapes or add names"
         )
     return possible

@@ -137,13 +137,16 @@ def _lint_rule(rule: Rule, category_of: Mapping[str, str] | None) -> list[Findin
 def _lint_pair(
     first: Rule, second: Rule, category_of: Mapping[str, str] | None
 ) -> list[Finding]:
+    duplicate = Finding("warning", second.id, f"is a duplicate of {first.id}: the same pictures "
+                                              f"violate both; drop one")
+    if (first.when, first.unless) == (second.when, second.unless):
+        return [duplicate]
     scenes = distinct_scenes(_conditions(first, second), category_of)
     if scenes is None:
         return []
     cases = {(first.violated(scene), second.violated(scene)) for scene in scenes}
     if cases <= {(True, True), (False, False)}:
-        return [Finding("warning", second.id, f"is a duplicate of {first.id}: the same pictures "
-                                              f"violate both; drop one")]
+        return [duplicate]
     if (False, False) not in cases:
         return [Finding("error", second.id, f"contradicts {first.id}: every picture violates one "
                                             f"of the two; correct one")]

@@ -28,7 +28,7 @@ HELD_OUT_SHAPES: tuple[Shape, ...] = (Shape.EXCEPTION, Shape.ALLOW_LIST)
 TRAIN_SHAPES: tuple[Shape, ...] = tuple(s for s in Shape if s not in HELD_OUT_SHAPES)
 SPLITS: tuple[str, ...] = ("dev", "test", "test_wordings", "test_categories", "test_shapes")
 
-_TRIES = 1000
+_TRIES = 2000  # in a row without a new policy, after which the vocabulary counts as used up
 
 
 def policy_split(policy: Policy) -> str:
@@ -117,15 +117,18 @@ def make_splits(
 
     def collect(name: str, number: int, words: Vocabulary, **options) -> tuple[Policy, ...]:
         found: list[Policy] = []
-        for attempt in range(_TRIES * (number + 1)):
-            if len(found) == number:
-                return tuple(found)
+        attempt = last = 0
+        while len(found) < number and attempt - last < _TRIES:
             policy = generate_policy(f"{seed}/{name}/{attempt}", words, TRAIN_SHAPES, **options)
             wanted = "dev" if name == "dev" else "test"
             if policy_split(policy) == wanted and policy.content_hash not in taken:
                 taken.add(policy.content_hash)
                 found.append(policy)
-        raise ValueError(f"found {len(found)} of {number} {name} policies; ask for fewer")
+                last = attempt
+            attempt += 1
+        if len(found) < number:
+            raise ValueError(f"found {len(found)} of {number} {name} policies; ask for fewer")
+        return tuple(found)
 
     return PolicySplits(
         vocabulary, seed,

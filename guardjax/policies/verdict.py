@@ -3,9 +3,10 @@
     verdict  = [ "<think>" rationale "</think>" ] "<answer>" decision "</answer>"
     decision = "safe" | "unsafe: " rule-id { ", " rule-id }
 
-White space is tolerated around the whole and nowhere else. Training targets are written with
-`format_verdict`; rewards, evaluation and the command line read with `parse_verdict`. Whatever
-does not match is `needs_review`, with the reason named: nothing broken is ever called safe.
+A rationale is any text that is not blank and holds no tag, piece of a tag or template token. White
+space is tolerated around the whole and nowhere else. Training targets are written with
+`format_verdict`; rewards, evaluation and the command line read with `parse_verdict`. Whatever does
+not match is `needs_review`, with the reason named: nothing broken is ever called safe.
 """
 
 from __future__ import annotations
@@ -67,8 +68,10 @@ class Verdict:
 
 
 _BLANK = " \t\r\n"
-_TAG = re.compile(r"<\s*/?\s*(?:think|answer)\s*/?\s*>", re.IGNORECASE)
-_TEMPLATE_TOKEN = re.compile(r"<\|.*?\|>", re.DOTALL)
+# These are linear in the text, whatever a model writes.
+_TAG = re.compile(r"<[\s/]*(?:think|answer)[\s/]*>", re.IGNORECASE)
+_BROKEN_TAG = re.compile(r"<\s*(?:/|think|answer)", re.IGNORECASE)
+_TEMPLATE_TOKEN = re.compile(r"<\|[^<>|]*\|>")
 _RULES = re.compile(rf"{RULE_ID.pattern}(?:, {RULE_ID.pattern})*")
 _NO_THINK_FORM = ["<answer>", "</answer>"]
 _THINK_FORM = ["<think>", "</think>", *_NO_THINK_FORM]
@@ -122,8 +125,10 @@ def parse_verdict(
     rationale = None
     if len(tags) == 4:
         rationale = body[tags[0].end() : tags[1].start()].strip(_BLANK)
-        if not rationale:
+        if not rationale.strip():
             return _review(Problem.EMPTY_THINK)
+        if _BROKEN_TAG.search(rationale):
+            return _review(Problem.MISSPELT_TAG)
         if _TEMPLATE_TOKEN.search(rationale):
             return _review(Problem.TEMPLATE_TOKEN)
     return _decide(body[tags[-2].end() : tags[-1].start()], rationale, known_rules)

@@ -34,6 +34,7 @@ from guardjax.policies.policy import Policy, Rule
 
 SCHEMA = 1
 _MAX_CHARACTERS = 200_000  # far beyond any context; keeps a wrong file from being parsed for hours
+_MAX_DEPTH = 50  # collections within collections; a policy of ours has five
 _CONDITIONS = ("count", "is", "all", "any", "not", "other_than")
 
 
@@ -73,7 +74,16 @@ def parse_policy(text: str, source: str = "<policy>") -> Policy:
         )
     try:
         # Aliases can make a small text unfold without end, and a policy has no use for them.
+        # Deep nesting would exhaust the stack of the composer and of the reader below.
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise PolicyError(
+                    source, event.start_mark.line + 1, None,
+                    f"is nested more than {_MAX_DEPTH} levels deep; flatten it",
+                )
             if isinstance(event, yaml.AliasEvent):
                 raise PolicyError(
                     source, event.start_mark.line + 1, None,
@@ -93,8 +103,6 @@ def parse_policy(text: str, source: str = "<policy>") -> Policy:
         raise PolicyError(
             source, None, None, f"not valid YAML: {str(error).splitlines()[0]}"
         ) from None
-    except RecursionError:
-        raise PolicyError(source, None, None, "is nested too deeply; flatten it") from None
 
 
 def dump_policy(policy: Policy) -> str:

@@ -37,7 +37,7 @@ def worthless(example: PolicyExample) -> dict[str, str]:
     other = wrong.removeprefix("<answer>").removesuffix("</answer>")
     rule = _rules(example)[0]
     padding = _FILLER * 20
-    return {
+    strings = {
         # No answer.
         "empty": "",
         "blank": " \n\t ",
@@ -82,7 +82,7 @@ def worthless(example: PolicyExample) -> dict[str, str]:
         "trailing padding": right + " ok" * 500,
         "trailing stop": f"{right}.",
         "text between": f"<think>x</think> so {right}",
-        "policy then answer": f"{example.policy_text}\n{right}",
+        "policy then answer": f"{example.policy_text or 'The policy'}\n{right}",
         "code fence": f"```\n{right}\n```",
         "comment": f"{right}<!-- {wrong} -->",
         # Template tokens.
@@ -115,10 +115,13 @@ def worthless(example: PolicyExample) -> dict[str, str]:
         "unsafe, empty rules": "<answer>unsafe: </answer>",
         "rule alone": f"<answer>{rule}</answer>",
         "repeated rule": f"<answer>unsafe: {rule}, {rule}</answer>",
-        "unknown rule": f"<answer>unsafe: {rule}, NoSuchRule</answer>",
-        "all words for rules": "<answer>unsafe: all</answer>",
         "glued rules": f"<answer>unsafe:{rule}</answer>",
     }
+    if example.facts.get("rules"):
+        # Only who knows the policy's rules can tell that an id is made up.
+        strings["unknown rule"] = f"<answer>unsafe: {rule}, NoSuchRule</answer>"
+        strings["a word for rules"] = "<answer>unsafe: all</answer>"
+    return strings
 
 
 def hedged(example: PolicyExample) -> dict[str, str]:

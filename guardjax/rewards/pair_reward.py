@@ -44,20 +44,28 @@ def pair_reward(
     for row, example in enumerate(examples):
         rows[example.image_id, example.policy_id, example.example_id].append(row)
     accuracy = {key: right[members].mean() for key, members in rows.items()}
+    # Only examples that share an image or an edited pair are held against each other.
+    related: dict[Hashable, list[Hashable]] = collections.defaultdict(list)
+    for key, members in rows.items():
+        for name in _relations(examples[members[0]]):
+            related[name].append(key)
 
     value = np.zeros(len(examples), np.float64)
     applies = np.zeros(len(examples), bool)
     for key, members in rows.items():
         example = examples[members[0]]
-        rates = [
-            accuracy[other]
-            for other, others in rows.items()
-            if _are_counterparts(example, examples[others[0]])
-        ]
+        # A dict, not a set: the order of summation must not change between runs.
+        others = dict.fromkeys(k for name in _relations(example) for k in related[name])
+        rates = [accuracy[k] for k in others if _are_counterparts(example, examples[rows[k][0]])]
         if rates:
             applies[members] = True
             value[members] = right[members] * np.mean(rates)
     return value, applies
+
+
+def _relations(example: PolicyExample) -> list[tuple[str, str]]:
+    named = [("image", example.image_id), ("pair", example.pair_id)]
+    return [(kind, value) for kind, value in named if value]
 
 
 def _is_right(example: PolicyExample, completion: str) -> bool:

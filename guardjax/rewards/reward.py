@@ -64,6 +64,7 @@ def call_reward(
         raise RewardError(name, row, problem) from error
     if not isinstance(result, tuple) or len(result) != 2:
         raise RewardError(name, None, f"returned {type(result).__name__}, not (value, applies)")
+    _check_length(name, result[0], len(examples))
     applies = _applies(name, result[1], len(examples))
     return _values(name, result[0], applies, examples), applies
 
@@ -122,6 +123,15 @@ def _split_none(scores: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]
     return value, applies
 
 
+def _check_length(name: str, value: Any, num: int) -> None:
+    try:
+        shape = np.shape(value)
+    except ValueError:  # ragged
+        shape = None
+    if shape != (num,):
+        raise RewardError(name, None, f"wanted {num} values, got shape {shape}")
+
+
 def _applies(name: str, applies: Any, num: int) -> np.ndarray:
     applies = np.asarray(applies)
     if applies.shape != (num,) or applies.dtype != bool:
@@ -134,12 +144,6 @@ def _applies(name: str, applies: Any, num: int) -> np.ndarray:
 def _values(
     name: str, value: Any, applies: np.ndarray, examples: Sequence[PolicyExample]
 ) -> np.ndarray:
-    try:
-        shape = np.shape(value)
-    except ValueError:  # ragged
-        shape = None
-    if shape != (len(applies),):
-        raise RewardError(name, None, f"wanted {len(applies)} values, got shape {shape}")
     checked = np.zeros(len(applies), np.float64)
     for row in np.flatnonzero(applies):
         try:

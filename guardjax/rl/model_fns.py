@@ -48,3 +48,15 @@ def encode_vision(
     if features is not None or prompts.vision is None:
         return features
     return fns.encode(params, prompts.vision)
+
+
+def bind(model: Any, cfg: Any) -> ModelFns:
+    """The functions of a model module (`encode_images`, `forward`, `unembed`, `open_buffer`)."""
+    return ModelFns(
+        encode=lambda params, vision: model.encode_images(params, cfg, vision),
+        forward=lambda params, segments, features, cache: model.forward(
+            params, cfg, segments, features, cache
+        ),
+        unembed=lambda params, hidden: model.unembed(params, cfg, hidden),
+        open_buffer=lambda cache, lead, num: model.open_buffer(cfg, cache, lead, num),
+    )

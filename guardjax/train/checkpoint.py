@@ -204,8 +204,8 @@ class Checkpointer:
             for partial in self._workdir.glob("*/*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(partial, ignore_errors=True)
             self._orbax = self._open()
-            kept = "there is no earlier one" if self.latest is None else (
-                f"the one of step {self.latest} is intact")
+            kept = "there is no checkpoint yet" if self.latest is None else (
+                f"the checkpoint of step {self.latest} is intact")
             raise DiskFullError(
                 f"the disk of {self._workdir} is full: could not write the {what}; {kept}. Free "
                 "some space and start again: the run goes on from there.") from error

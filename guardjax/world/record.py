@@ -19,6 +19,8 @@ from guardjax.world.scene import render
 if TYPE_CHECKING:
     from guardjax.policies.condition import Attributes
 
+# Level 6 costs half as much time again and saves a twentieth of the space.
+_COMPRESSION = 2
 ROLES = ("before", "after")
 
 
@@ -113,7 +115,7 @@ def decode(stored: Mapping[str, Any], split: str) -> WorldRecord:
 
 def _png(pixels: np.ndarray) -> io.BytesIO:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=_COMPRESSION)
     buffer.seek(0)
     return buffer
 

@@ -57,7 +57,7 @@ class SceneSpec:
             )
         if self.artist is not None and self.artist not in ARTISTS:
             raise ValueError(f"artist {self.artist!r} is unknown; choose one of {ARTISTS}")
-        if not self.sprite_sizes or not 8 <= min(self.sprite_sizes) <= max(self.sprite_sizes) <= cell:
+        if not self.sprite_sizes or not all(8 <= size <= cell for size in self.sprite_sizes):
             raise ValueError(
                 f"sprite sizes {self.sprite_sizes} do not fit: each must be 8 to {cell} pixels, "
                 f"half of image_size={self.image_size}"

@@ -53,7 +53,19 @@ def cache_folder() -> Path:
 
 @functools.cache
 def noto_font() -> Path | None:
-    """The Noto Color Emoji font file with bitmaps, or None if there is none."""
+    """The Noto Color Emoji font file with bitmaps, or None if there is none.
+
+    `$GUARDJAX_NOTO_FONT` names the file where it is in no usual folder; otherwise the usual
+    folders are searched, then fontconfig is asked.
+
+    Raises:
+        FileNotFoundError: `$GUARDJAX_NOTO_FONT` names no file.
+    """
+    own = os.environ.get("GUARDJAX_NOTO_FONT")
+    if own:
+        if not Path(own).is_file():
+            raise FileNotFoundError(f"GUARDJAX_NOTO_FONT={own} is no file; correct or unset it")
+        return Path(own)
     for folder in _NOTO_FOLDERS:
         path = Path(folder).expanduser() / _NOTO_NAME
         if path.is_file():
@@ -131,8 +143,9 @@ def _require_noto() -> Path:
     font = noto_font()
     if font is None:
         raise ArtistUnavailable(
-            f"no {_NOTO_NAME} in the usual font folders; on Debian or Ubuntu run: "
-            "apt-get install fonts-noto-color-emoji (the second artist is optional)"
+            f"no {_NOTO_NAME} in the usual font folders; on Debian or Ubuntu run "
+            "'apt-get install fonts-noto-color-emoji', or set GUARDJAX_NOTO_FONT to the file "
+            "(the second artist is optional)"
         )
     return font
 

@@ -1,6 +1,6 @@
 """Writes tests/golden/models/logits.npz with the reference implementation.
 
-Run where torch and transformers are installed: `python tests/models/make_goldens.py`.
+Run where torch and transformers are installed: `python -m tests.models.make_goldens`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import transformers
 
-import reference_model
-from reference_cases import CONFIGS, ROWS, make_row
+from tests.models import reference_model
+from tests.models.reference_cases import CONFIGS, ROWS, make_row
 
 TARGET = pathlib.Path(__file__).parents[1] / "golden" / "models" / "logits.npz"
 

@@ -35,6 +35,9 @@ UNTIED = dataclasses.replace(
 
 CONFIGS = {"tied": TIED, "untied": UNTIED}
 
+# The least that has every kind of layer, for tests that compile much.
+SMALLEST = dataclasses.replace(TIED, vision=dataclasses.replace(TIED.vision, depth=2))
+
 # Grids of patches. Windows are 4 or 6 patches wide, so several do not divide.
 ROWS: dict[str, list[tuple[int, int, int]]] = {
     "text": [],

@@ -7,8 +7,7 @@ import torch
 import transformers
 
 from guardjax.models.config import ModelConfig
-
-from reference_cases import IMAGE_ID, Row, seeded_tensor
+from tests.models.reference_cases import IMAGE_ID, Row, seeded_tensor
 
 
 def build(cfg: ModelConfig) -> transformers.Qwen2_5_VLForConditionalGeneration:
@@ -18,7 +17,8 @@ def build(cfg: ModelConfig) -> transformers.Qwen2_5_VLForConditionalGeneration:
     model = transformers.Qwen2_5_VLForConditionalGeneration(hf_cfg).eval().float()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            hub = name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
+            hub = name.replace("model.language_model.", "model.")
+            hub = hub.replace("model.visual.", "visual.")
             parameter.copy_(torch.from_numpy(seeded_tensor(hub, tuple(parameter.shape))))
     return model
 
@@ -41,3 +41,13 @@ def run(model: transformers.Qwen2_5_VLForConditionalGeneration, row: Row,
         tokens, mm_token_type_ids=inputs["mm_token_type_ids"],
         image_grid_thw=inputs.get("image_grid_thw"))
     return logits, positions[:, 0].T.numpy().astype(np.int32)
+
+
+def load(folder) -> transformers.Qwen2_5_VLForConditionalGeneration:
+    """The reference model from a directory; refuses missing and unused tensors."""
+    model, report = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    problems = {kind: names for kind, names in report.items() if names}
+    if problems:
+        raise ValueError(f"{folder} does not load cleanly: {problems}")
+    return model.eval()

@@ -4,16 +4,30 @@ A language model's loss on captions reaches the tower only through the language 
 trained from nothing needs hours that way. Here every image token is asked directly: its feature,
 multiplied with the (tied) word embeddings, must name the object that covers it, or the place where
 none does. No language model runs, and afterwards an image token stands close to the word it means,
-so that what is later learned about words holds for pictures. Our instantiation; no source.
+so that what is later learned about words has a chance to hold for pictures. Our instantiation; no
+source.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-Array = jax.Array
+from guardjax.data.sight import SightBatch, SightSource
+from guardjax.data.sources import iterate
+from guardjax.train.config import StageConfig
+from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.stages.model import StageModel
+from guardjax.train.state import Bundle, init_state, merge_params, split_params
+from guardjax.train.steps import make_train_step
+from guardjax.types import Array
+
+# Features end up about this many times shorter than the logits alone would make them, so that a
+# picture is not much louder than a word in the residual stream.
+LOGIT_SCALE = 8.0
 
 
 def naming_loss(
@@ -25,37 +39,57 @@ def naming_loss(
       features: [B, U, D] float32, output of the merger.
       embedding: [V, D] float32, word embeddings (tied head).
       word_ids: [B, U] int32, the word each token should mean.
-      weights: [B, U] float32; 0 ignores a token.
+      weights: [B, U] float32; 0 ignores a token, 1 is a token that shows an object.
 
     Returns:
       (loss summed over tokens, sum of weights, metrics as (sum, count)).
     """
-    logits = jnp.einsum("bud,vd->buv", features, embedding)
+    logits = LOGIT_SCALE * jnp.einsum("bud,vd->buv", features, embedding)
     logp = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(logp, word_ids[..., None], axis=-1)[..., 0]
     right = (logits.argmax(-1) == word_ids).astype(jnp.float32)
     is_object = (weights >= 1).astype(jnp.float32)
+    counted = (weights > 0).astype(jnp.float32)
     metrics = {
         "sight/object_accuracy": ((right * is_object).sum(), is_object.sum()),
-        "sight/token_accuracy": ((right * (weights > 0)).sum(), (weights > 0).sum()),
+        "sight/token_accuracy": ((right * counted).sum(), counted.sum()),
     }
     return -(picked * weights).sum(), weights.sum(), metrics
 
 
-def naming_targets(
-    covers: np.ndarray, place_ids: np.ndarray, *, empty_weight: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of `naming_loss`.
+class SightStage:
+    """Trains `visual` alone; the words stay as they are."""
 
-    Args:
-      covers: [B, U] int32 word id of the covering object, -1 where none does.
-      place_ids: [B] int32 word id of the scene's place.
-      empty_weight: weight of tokens without an object (they name the place), below 1.
+    def __init__(self, config: StageConfig, model: StageModel, source: SightSource, seed: int):
+        self.name, self.num_steps = config.name, config.steps
+        self._source, self._seed = source, seed
+        self._tx = make_optimizer(config.optim, config.steps)
 
-    Returns:
-      (word_ids [B, U] int32, weights [B, U] float32).
-    """
-    empty = covers < 0
-    word_ids = np.where(empty, place_ids[:, None], covers).astype(np.int32)
-    weights = np.where(empty, empty_weight, 1.0).astype(np.float32)
-    return word_ids, weights
+        def loss(trained: Any, frozen: Any, batch: SightBatch, key: jax.Array):
+            del key
+            params = merge_params(trained, frozen)
+            features = model.fns.encode(params, batch["vision"])
+            words = params["model"]["embed_tokens"]["embedding"]
+            return naming_loss(features, words, batch["word_ids"], batch["weights"])
+
+        self._step = make_train_step(
+            loss, self._tx, name=config.name, schedule=make_schedule(config.optim, config.steps))
+        self.jits = [self._step]
+
+    def init(self, bundle: Bundle) -> Bundle:
+        """Everything but the tower is frozen."""
+        others = tuple(name for name in bundle.frozen if name != "visual")
+        trained, frozen = split_params(bundle.frozen, others)
+        state = init_state(trained, self._tx, jax.random.key(self._seed))
+        return dataclasses.replace(
+            bundle, state=state, frozen=frozen, data_iterator=iterate(self._source))
+
+    def step(self, bundle: Bundle, batch: SightBatch) -> tuple[Bundle, Any, None]:
+        """One update."""
+        arrays = {"vision": batch.vision, "word_ids": batch.word_ids, "weights": batch.weights}
+        state, metrics = self._step(bundle.state, bundle.frozen, arrays)
+        return bundle.replace(state=state), metrics, None
+
+    def finish(self, bundle: Bundle) -> Bundle:
+        """All parameters, nothing else."""
+        return bundle.finished()

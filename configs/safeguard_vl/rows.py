@@ -1,0 +1,33 @@
+"""What the rows of the SafeGuard-VL experiment share. A row changes one thing at a time."""
+
+from __future__ import annotations
+
+import ml_collections
+
+STEPS = 400
+BATCH = 32
+
+
+def row(kind: str, policies: str, **optim: float) -> ml_collections.ConfigDict:
+    """One algorithm on one choice of policies, from the shipped base, with a frozen tower.
+
+    Args:
+      kind: "sft", "exact" or "grpo".
+      policies: "varied", or a ladder level such as "L3".
+      **optim: fields of `OptimConfig` that differ.
+    """
+    config = ml_collections.ConfigDict()
+    config.name = f"{kind}_{policies.lower()}"
+    config.base = "base"
+    config.world = {"sizes": {"train": 2000, "test": 500}, "seed": 0}
+    stage = {
+        "kind": kind, "name": kind, "steps": STEPS, "batch": BATCH, "policies": policies,
+        "data": {"judge": 1.0}, "freeze": ("visual",),
+        "optim": {"lr": 3e-4, "warmup_steps": 10, "clip_norm": 1.0} | optim,
+    }
+    if kind == "grpo":
+        # No group std (it lifts nearly unanimous groups), a little entropy, k3 to the base.
+        stage["rl"] = {"group_size": 8, "max_tokens": 12, "kl_coef": 0.02, "entropy_coef": 0.005,
+                       "advantage_scale": "none"}
+    config.stages = (ml_collections.ConfigDict(stage),)
+    return config

@@ -1,0 +1,150 @@
+"""Where a run's parts are put together: world, model, stages, loop."""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+import guardjax.models as models
+from guardjax.data.batching import Batcher, load_batcher, save_batcher
+from guardjax.data.corpus import world_corpus
+from guardjax.data.images import PatchSpec
+from guardjax.data.sight import SightSource
+from guardjax.data.sources import BatchSource, one_policy, varied_policies
+from guardjax.data.tokenizer import train_tokenizer
+from guardjax.models.config import ModelConfig
+from guardjax.models.tiny import tiny_config
+from guardjax.policies import PolicySplits, make_splits
+from guardjax.rl.model_fns import bind
+from guardjax.train.checkpoint import Checkpointer
+from guardjax.train.compilation import compilation_line, enable_compile_cache
+from guardjax.train.config import ConfigError, RunConfig, StageConfig, resolve, to_text
+from guardjax.train.console import RunConsole
+from guardjax.train.guard import NonFiniteGuard
+from guardjax.train.loop import run_stages
+from guardjax.train.metrics import MetricWriter
+from guardjax.train.stages.exact import ExactStage
+from guardjax.train.stages.grpo import GRPOStage
+from guardjax.train.stages.model import StageModel
+from guardjax.train.stages.sft import SFTStage
+from guardjax.train.stages.sight import SightStage
+from guardjax.train.state import Bundle
+from guardjax.train.workdir import open_workdir
+from guardjax.world import builder, catalogue
+
+SCRATCH = "scratch"             # RunConfig.base: random weights and a tokenizer of our own
+SHIPPED = {"base": "base", "guard": "guard"}
+_PATCHES = PatchSpec(patch_size=8, min_pixels=64 * 64, max_pixels=64 * 64)
+_STAGES = {"sft": SFTStage, "grpo": GRPOStage, "exact": ExactStage}
+
+
+def cache_dir() -> pathlib.Path:
+    """Where generated worlds are kept: `GUARDJAX_CACHE_DIR` or `~/.cache/guardjax`."""
+    home = os.environ.get("GUARDJAX_CACHE_DIR", "~/.cache/guardjax")
+    return pathlib.Path(home).expanduser()
+
+
+def model_dir(name: str) -> pathlib.Path:
+    """A model directory: "base" and "guard" come with the package, anything else is a path."""
+    if name in SHIPPED:
+        return pathlib.Path(str(importlib.resources.files("guardjax") / "assets" / SHIPPED[name]))
+    return pathlib.Path(name)
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The resolved run of a config file (`get_config()`), after the command line's overrides.
+
+    Raises:
+      ConfigError: the file is missing or has no `get_config`, or a key or value is wrong.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise ConfigError(f"config file {path} does not exist; try configs/safeguard_vl/base.py")
+    spec = importlib.util.spec_from_file_location("guardjax_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{path} does not define get_config()")
+    return resolve(module.get_config(), overrides)
+
+
+def load_start(name: str, workdir: pathlib.Path, seed: int) -> tuple[ModelConfig, Any, Batcher]:
+    """Config, parameters and batcher that a run starts from."""
+    if name != SCRATCH:
+        path = model_dir(name)
+        cfg, params = models.load_hf(path)
+        return cfg, params, load_batcher(path)
+    tokenizer = train_tokenizer(world_corpus(seed), 1024, workdir / "tokenizer")
+    width = -(-tokenizer.vocab_size // 64) * 64
+    cfg = tiny_config(width, first_special_id=tokenizer.pad_id)
+    params = models.init_params(cfg, jax.random.key(seed))
+    window_units = cfg.vision.window_size // _PATCHES.unit
+    return cfg, params, Batcher(tokenizer, _PATCHES, window_units)
+
+
+def policy_splits() -> PolicySplits:
+    """The frozen splits of policies over the world's vocabulary."""
+    return make_splits(catalogue.vocabulary())
+
+
+def world_directory(run: RunConfig) -> pathlib.Path:
+    """The built world of a run, made if need be."""
+    return builder.build(cache_dir() / "world", run.world.sizes, run.world.seed)
+
+
+def make_stage(config: StageConfig, model: StageModel, directory: pathlib.Path, seed: int) -> Any:
+    """One stage over its data."""
+    seed = seed * 1000 + config.seed
+    if config.lora.rank:
+        raise ConfigError(
+            f"stage {config.name!r}: lora.rank={config.lora.rank}, but low-rank adapters are not "
+            "built yet; set it to 0 to train the parameters themselves"
+        )
+    if config.kind == "sight":
+        source = SightSource(
+            model.batcher, batch=config.batch, num_batches=config.steps, seed=seed)
+        return SightStage(config, model, source, seed)
+    draw = (varied_policies(policy_splits()) if config.policies == "varied"
+            else one_policy(config.policies))
+    source = BatchSource(
+        list(builder.load(directory, "train")), draw, model.batcher, mixture=config.data,
+        batch=config.batch, num_batches=config.steps, seed=seed, think=config.think,
+        flip_share=0.5 if config.policies == "varied" else 0.0)
+    return _STAGES[config.kind](config, model, source, seed)
+
+
+def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> pathlib.Path:
+    """Runs all stages (or goes on where they stopped) and returns the trained model's directory.
+
+    Raises:
+      WorkdirError: the folder holds a run of another config.
+    """
+    enable_compile_cache()
+    folder = open_workdir(workdir, to_text(run))
+    directory = world_directory(run)
+    cfg, params, batcher = load_start(run.base, folder, run.seed)
+    model = StageModel(cfg, bind(models, cfg), batcher)
+    stages = [make_stage(config, model, directory, run.seed) for config in run.stages]
+    with Checkpointer(folder, run.checkpoint) as checkpointer:
+        bundle = run_stages(
+            stages, Bundle(frozen=params), checkpointer=checkpointer,
+            writer=MetricWriter(folder), console=console,
+            guard=NonFiniteGuard(run.guard.max_bad_steps, checkpointer.dump), log=run.log)
+    jits = [jit for stage in stages for jit in stage.jits]
+    if jits:
+        shapes = 2 * len(batcher.prompt_buckets) * len(batcher.answer_buckets)
+        console.line(f"{run.name}: {compilation_line(jits, shapes * len(jits))}")
+    return save_model(cfg, bundle.params, batcher, folder / "model")
+
+
+def save_model(cfg: ModelConfig, params: Any, batcher: Batcher, path: pathlib.Path) -> pathlib.Path:
+    """Writes weights, config, tokenizer and processor as Hugging Face lays them out."""
+    models.save_hf(params, cfg, path)
+    save_batcher(batcher, path)
+    return path

@@ -1,0 +1,122 @@
+"""`guardjax data`: build the policy world, look at it, and read its data card."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from guardjax.eval.atomic import write_text
+from guardjax.world import builder
+from guardjax.world.card import data_card
+from guardjax.world.sheet import contact_sheet
+
+_EPILOG = """\
+examples:
+  guardjax data build --data-dir data --size train=400 --size test=50
+  guardjax data show data --split test --out sheet.png
+  guardjax data card data
+
+DIR is a build (policy_world-...), or a folder that holds exactly one.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds the verb `data` with `build`, `show` and `card`."""
+    parser = subparsers.add_parser(
+        "data", help="build, show and describe the policy world",
+        description="The policy world: real pictures with exactly known attributes.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    build = actions.add_parser("build", help="make the pictures, or find them made before")
+    build.add_argument("--data-dir", required=True, metavar="DIR", help="where builds lie")
+    build.add_argument("--size", action="append", type=_size, metavar="SPLIT=PAIRS",
+                       help="edited pairs of a split; may be given again (default: all splits "
+                            "at full size)")
+    build.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    build.set_defaults(run=main)
+
+    show = actions.add_parser("show", help="write a contact sheet for people")
+    show.add_argument("directory", metavar="DIR", help="a build, or a folder with one build")
+    show.add_argument("--split", default="train", help="split to show (default: train)")
+    show.add_argument("--pairs", type=_positive, default=12, metavar="N",
+                      help="pairs to show (default: 12)")
+    show.add_argument("--start", type=int, default=0, metavar="N",
+                      help="first pair to show (default: 0)")
+    show.add_argument("--columns", type=_positive, default=4, metavar="N",
+                      help="pictures in a row; even keeps pairs together (default: 4)")
+    show.add_argument("--out", default="contact_sheet.png", metavar="FILE.png",
+                      help="the sheet (default: contact_sheet.png)")
+    show.set_defaults(run=main)
+
+    card = actions.add_parser("card", help="print the data card, or write it")
+    card.add_argument("directory", metavar="DIR", help="a build, or a folder with one build")
+    card.add_argument("--out", metavar="FILE.md", help="write it here instead")
+    card.set_defaults(run=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the verb; returns the exit status."""
+    try:
+        {"build": _build, "show": _show, "card": _card}[args.action](args)
+    except ImportError as error:
+        return _fail(f"{error}; install the pictures with: pip install 'guardjax[world]'")
+    except (OSError, ValueError, builder.IncompleteBuild) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _build(args: argparse.Namespace) -> None:
+    sizes = dict(args.size) if args.size else builder.DEFAULT_SIZES
+    print(builder.build(args.data_dir, sizes, args.seed))
+
+
+def _show(args: argparse.Namespace) -> None:
+    source = builder.load(find_build(Path(args.directory)), args.split)
+    first = 2 * args.start
+    indices = range(first, min(first + 2 * args.pairs, len(source)))
+    if first < 0 or not indices:
+        raise ValueError(f"split {args.split} has {len(source) // 2} pairs; there is no pair "
+                         f"{args.start}")
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet([source[index] for index in indices], args.columns).save(args.out)
+    print(args.out)
+
+
+def _card(args: argparse.Namespace) -> None:
+    text = data_card(find_build(Path(args.directory)))
+    if args.out is None:
+        print(text)
+        return
+    write_text(args.out, text)
+    print(args.out)
+
+
+def find_build(directory: Path) -> Path:
+    """The build that a directory is or holds. Raises `ValueError` where it is not exactly one."""
+    builds = sorted(path for path in directory.glob("policy_world-*") if path.is_dir())
+    if len(builds) > 1:
+        raise ValueError(f"{directory} holds {len(builds)} builds; name one: "
+                         + ", ".join(path.name for path in builds))
+    return builds[0] if builds else directory
+
+
+def _size(text: str) -> tuple[str, int]:
+    split, equals, pairs = text.partition("=")
+    if not split or not equals or not pairs.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=PAIRS, such as train=400")
+    return split, int(pairs)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def _fail(message: str) -> int:
+    print(f"guardjax data: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,127 @@
+"""`guardjax judge`: verdicts on a person's own pictures under a person's own policy."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import importlib.resources
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from guardjax.eval.verdict_record import VerdictRecord
+from guardjax.policies import PolicyError, lint_policy, load_policy
+
+_COLOURS = {"safe": "green", "unsafe": "red", "needs_review": "yellow"}
+
+_DESCRIPTION = """\
+Judge pictures under a policy. Every picture gets one line of JSON with the decision (safe, unsafe
+or needs_review), the rules it violates, the rationale, a status, and hashes of picture, policy and
+model. Whatever goes wrong with a picture ends as needs_review with a reason, never as safe.
+"""
+
+_EPILOG = """\
+example:
+  guardjax judge holiday/ cat.png --policy house-rules.yaml --out verdicts.jsonl
+
+A folder stands for all files in it; a run that was stopped goes on where it was, and pictures that
+are judged already are not judged again. One output file belongs to one policy and one model.
+
+exit status: 0 every picture has a verdict, 1 some need review, 2 nothing was judged.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds the verb `judge`."""
+    parser = subparsers.add_parser(
+        "judge", help="judge your own pictures under your own policy", description=_DESCRIPTION,
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture or a folder")
+    parser.add_argument("--policy", required=True, metavar="FILE", help="policy in YAML")
+    parser.add_argument("--model", metavar="DIR", help="model directory (default: shipped guard)")
+    parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="where verdicts go")
+    parser.add_argument("--wording", type=int, default=0, metavar="SEED",
+                        help="seed of the policy's wording (default: 0)")
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N",
+                        help="pictures judged at a time (default: 16)")
+    parser.add_argument("--quiet", action="store_true", help="print the summary only")
+    parser.set_defaults(run=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the verb; returns the exit status."""
+    try:
+        policy = load_policy(args.policy)
+    except PolicyError as error:
+        return _fail(str(error))
+    for finding in lint_policy(policy):
+        print(f"{args.policy}: {finding}", file=sys.stderr)
+    # The model's libraries take seconds to import; a typing error in the policy should not.
+    from guardjax.eval.guard import Guard
+    from guardjax.eval.journal import OutputMismatch
+    from guardjax.eval.judge import judge_pictures
+
+    try:
+        guard = Guard.load(args.model or shipped_guard(), batch=args.batch_size)
+    except (OSError, ValueError) as error:
+        return _fail(f"no model: {error}")
+    try:
+        records = judge_pictures(
+            args.pictures, policy, guard.answer, model_hash=guard.model_hash, out=args.out,
+            wording=args.wording, batch_size=args.batch_size)
+    except OutputMismatch as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{args.out} cannot be written: {error}")
+    if not records:
+        return _fail("there is no picture in " + ", ".join(args.pictures))
+    console = Console()
+    if not args.quiet:
+        console.print(_table(records))
+    counts = collections.Counter(record.decision for record in records)
+    console.print(f"{len(records)} pictures: {counts['safe']} safe, {counts['unsafe']} unsafe, "
+                  f"{counts['needs_review']} to review", highlight=False)
+    console.print(Text(f"verdicts in {args.out}"))
+    return 1 if counts["needs_review"] else 0
+
+
+def shipped_guard() -> Path:
+    """The directory of the guard that comes with the package."""
+    return Path(str(importlib.resources.files("guardjax") / "assets" / "guard"))
+
+
+def _table(records: list[VerdictRecord]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("Picture", "Decision", "Rules", "Why"):
+        table.add_column(title, overflow="fold")
+    for record in records:
+        why = record.rationale or ""
+        if record.status != "ok":
+            why = record.status + (f": {record.problem}" if record.status.startswith("error:")
+                                   else "")
+        decision = Text(record.decision.replace("_", " "), _COLOURS[record.decision])
+        table.add_row(_plain(record.picture), decision, Text(", ".join(record.rule_ids)),
+                      _plain(why))
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Text from outside, without anything that a terminal would obey."""
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
+                        for c in text))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def _fail(message: str) -> int:
+    print(f"guardjax judge: {_plain(message)}", file=sys.stderr)
+    return 2

@@ -1,0 +1,37 @@
+"""The command `guardjax`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import guardjax
+from guardjax.cli import data, demo, evaluate, judge, policy, train
+
+_DESCRIPTION = """\
+Image guards that obey the policy they are shown: train them, measure them, use them.
+"""
+_EPILOG = """\
+start here:
+  guardjax demo --out runs/demo                          train small versions and write a report
+  guardjax judge PICTURES --policy FILE --out FILE.jsonl  verdicts on your own pictures
+"""
+_VERBS = (demo, train, evaluate, judge, data, policy)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="guardjax", description=_DESCRIPTION, epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=guardjax.__version__)
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in _VERBS:
+        verb.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    return args.run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

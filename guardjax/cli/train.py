@@ -1,0 +1,48 @@
+"""`guardjax train`: run the stages of a config file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+_EPILOG = """\
+example:
+  guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/grpo_varied \\
+      stages.0.steps=200 seed=1
+
+A run that was stopped goes on where it was when the same command is given again. The trained model
+is written to OUT/model as Hugging Face lays it out.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds the verb `train`."""
+    parser = subparsers.add_parser(
+        "train", help="train a guard from a config file", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what to change")
+    parser.set_defaults(run=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the verb; returns the exit status."""
+    from guardjax.cli import compose
+    from guardjax.train.config import ConfigError
+    from guardjax.train.console import RunConsole
+    from guardjax.train.preemption import Preempted
+    from guardjax.train.workdir import WorkdirError
+
+    try:
+        run = compose.load_config(args.config, args.overrides)
+        path = compose.train(run, args.out, RunConsole(run.log.every_steps))
+    except (ConfigError, WorkdirError) as error:
+        print(f"guardjax train: {error}", file=sys.stderr)
+        return 2
+    except Preempted as error:
+        print(f"guardjax train: {error}; the same command goes on from here", file=sys.stderr)
+        return 3
+    print(f"model: {path}")
+    return 0

@@ -1,0 +1,147 @@
+"""Training batches by index: pictures meet policies.
+
+A source is random-access and pure: batch `i` follows from the seed and `i`, so a grain iterator
+over it resumes exactly by its position alone. Judged prompts come two by two with opposite
+labels, so that no constant verdict earns more than half: one picture under two policies that
+disagree (a flip), or both members of an edited pair under one policy (an edit).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from guardjax.data import tasks
+from guardjax.data.batching import Batcher
+from guardjax.policies import Policy, PolicySplits, Wording, load_ladder
+from guardjax.types import PolicyExample, PromptBatch
+from guardjax.world.builder import WorldRecord
+
+_TRIES = 40
+_SEEDS = 2**31
+
+# (generator, names in the pictures) -> a policy and the wording to show it in
+DrawPolicy = Callable[[np.random.Generator, Sequence[str]], tuple[Policy, Wording]]
+
+
+class SourceError(ValueError):
+    """A source that cannot give what it was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """B examples of one kind, and their arrays."""
+
+    examples: tuple[PolicyExample, ...]
+    prompts: PromptBatch
+    tokens: np.ndarray      # [B, 1, T] int32, the supervised answers
+    length: np.ndarray      # [B, 1] int32
+
+
+def varied_policies(splits: PolicySplits) -> DrawPolicy:
+    """Endless training policies in training words, about half of them about what is shown."""
+
+    def draw(rng: np.random.Generator, names: Sequence[str]) -> tuple[Policy, Wording]:
+        policy = splits.train_policy(int(rng.integers(_SEEDS)), focus=tuple(names))
+        return policy, splits.wording("train", int(rng.integers(_SEEDS)), shuffle=True)
+
+    return draw
+
+
+def one_policy(level: str) -> DrawPolicy:
+    """One level of the ladder, "L1" to "L5", in its own words."""
+    ladder = load_ladder()
+    if level not in ladder:
+        raise SourceError(f"policies={level!r}: not 'varied' nor a ladder level {list(ladder)}")
+    policy = ladder[level]
+
+    def draw(rng: np.random.Generator, names: Sequence[str]) -> tuple[Policy, Wording]:
+        del names
+        return policy, Wording(int(rng.integers(_SEEDS)))
+
+    return draw
+
+
+class BatchSource:
+    """Batch `i` of a stage, as grain takes it. Each batch holds one kind of example."""
+
+    def __init__(
+        self,
+        records: Sequence[WorldRecord],
+        draw_policy: DrawPolicy,
+        batcher: Batcher,
+        *,
+        mixture: Mapping[str, float],
+        batch: int,
+        num_batches: int,
+        seed: int,
+        think: bool = False,
+        flip_share: float = 0.5,
+    ) -> None:
+        """`records` 2k and 2k + 1 are the members of pair k; `batch` must be even."""
+        if batch % 2:
+            raise SourceError(f"batch={batch} is odd; judged prompts come in pairs, give an even one")
+        self._records, self._draw, self._batcher = records, draw_policy, batcher
+        self._kinds = [kind for kind, weight in mixture.items() if weight > 0]
+        weights = np.array([mixture[kind] for kind in self._kinds], float)
+        self._weights = weights / weights.sum()
+        self._batch, self._num, self._seed = batch, num_batches, seed
+        self._think, self._flip_share = think, flip_share
+
+    def __len__(self) -> int:
+        return self._num
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng((self._seed, int(index)))
+        kind = self._kinds[rng.choice(len(self._kinds), p=self._weights)]
+        examples: list[PolicyExample] = []
+        while len(examples) < self._batch:
+            examples += self._two(kind, rng)
+        tokens, length = self._batcher.answers([[e.answer] for e in examples])
+        return Batch(tuple(examples), self._batcher.prompts(examples), tokens, length)
+
+    def _two(self, kind: str, rng: np.random.Generator) -> list[PolicyExample]:
+        if kind in ("judge", "read"):
+            make = tasks.judge if kind == "judge" else tasks.read
+            chosen = self._flip(rng) if rng.random() < self._flip_share else self._edit(rng)
+            return [make(r, p, w, think=self._think) for r, p, w in chosen]
+        records = [self._records[int(rng.integers(len(self._records)))] for _ in range(2)]
+        if kind == "caption":
+            return [tasks.caption(record) for record in records]
+        return [tasks.question(record, rng) for record in records]
+
+    def _flip(self, rng: np.random.Generator) -> list[tuple[WorldRecord, Policy, Wording]]:
+        """One picture, two policies that disagree; an edit where no two policies do."""
+        for _ in range(_TRIES):
+            record = self._records[int(rng.integers(len(self._records)))]
+            found: dict[str, tuple[WorldRecord, Policy, Wording]] = {}
+            for _ in range(4):
+                policy, wording = self._draw(rng, record.objects)
+                found.setdefault(policy.judge(record.attributes).verdict, (record, policy, wording))
+                if len(found) == 2:
+                    return list(found.values())
+        return self._edit(rng)
+
+    def _edit(self, rng: np.random.Generator) -> list[tuple[WorldRecord, Policy, Wording]]:
+        """Both members of an edited pair under a policy that tells them apart."""
+        for _ in range(10 * _TRIES):
+            first = 2 * int(rng.integers(len(self._records) // 2))
+            before, after = self._records[first], self._records[first + 1]
+            changed = tuple(set(before.objects) ^ set(after.objects))
+            policy, wording = self._draw(rng, changed)
+            if policy.judge(before.attributes) != policy.judge(after.attributes):
+                return [(before, policy, wording), (after, policy, wording)]
+        raise SourceError(
+            f"no edited pair in {10 * _TRIES} draws gets opposite labels from these policies; "
+            "build more pairs or choose policies that flag something the pictures show"
+        )
+
+
+def iterate(source: Any, threads: int = 2) -> grain.DatasetIterator:
+    """A checkpointable iterator over the batches in order; the next ones are made ahead."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))

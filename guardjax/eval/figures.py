@@ -1,0 +1,172 @@
+"""Pictures of results as PNG bytes, drawn without any display or global state."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from guardjax.eval.tables import ResultRow, percent
+
+# Okabe and Ito's colours: told apart by nearly everyone, also in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+_INK, _FAINT = "#1f2328", "#d8dce0"
+_STYLE = {
+    "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.edgecolor": _FAINT, "axes.labelcolor": _INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "axes.axisbelow": True, "grid.color": _FAINT, "grid.linewidth": 0.6, "text.color": _INK,
+    "xtick.color": _INK, "ytick.color": _INK, "legend.frameon": False, "lines.linewidth": 1.8,
+}
+_DPI = 160
+
+Series = Sequence[tuple[float, float]]      # (step, value)
+
+
+def series_from_rows(
+    rows: Iterable[Mapping[str, Any]], key: str, step_key: str = "step"
+) -> list[tuple[float, float]]:
+    """The (step, value) points of one key in rows of a metrics file; rows without it are passed
+    over, and so are values that are no finite number."""
+    points = []
+    for row in rows:
+        value = row.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value) and step_key in row:
+            points.append((float(row[step_key]), float(value)))
+    return points
+
+
+def learning_curves(
+    panels: Mapping[str, Mapping[str, Series]], *, xlabel: str = "step",
+    as_percent: Sequence[str] = (),
+) -> bytes:
+    """Panels side by side: panel title -> name of a run -> its points.
+
+    A run has one colour in all panels. Panels named in `as_percent` are shares, shown in per
+    cent. Few points are drawn with dots.
+    """
+    if not panels:
+        raise ValueError("no panel to draw")
+    names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(panels), 3.0), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (title, runs) in zip(axes, panels.items(), strict=True):
+            scale = 100 if title in as_percent else 1
+            for name, points in runs.items():
+                x, y = np.array(points, float).reshape(-1, 2).T
+                axis.plot(x, scale * y, color=COLOURS[names.index(name) % len(COLOURS)],
+                          label=name, marker="o" if len(x) < 15 else None, markersize=3)
+            axis.set_title(title)
+            axis.set_xlabel(xlabel)
+            axis.grid(axis="x", visible=False)
+            if title in as_percent:
+                axis.set_ylim(0, 100)
+        handles = {label: handle for axis in axes
+                   for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        if handles:
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center",
+                          ncols=min(4, len(handles)))
+        return _png(figure)
+
+
+def heat_map(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, title: str = "",
+    row_title: str = "trained on", column_title: str = "tested on",
+) -> bytes:
+    """Shares `[rows, columns]` as coloured cells with numbers in per cent; NaN stays blank."""
+    return heat_maps({title: values}, rows, columns, row_title=row_title,
+                     column_title=column_title)
+
+
+def heat_maps(
+    panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], *,
+    row_title: str = "trained on", column_title: str = "tested on",
+) -> bytes:
+    """Several heat maps on one scale, side by side: title -> shares `[rows, columns]`."""
+    for title, values in panels.items():
+        if np.shape(values) != (len(rows), len(columns)):
+            raise ValueError(f"heat map {title!r} is {np.shape(values)}, its names say "
+                             f"({len(rows)}, {len(columns)})")
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False, "axes.spines.left": False,
+                                "axes.spines.bottom": False}):
+        height = 1.0 + 0.5 * len(rows)
+        figure = Figure(figsize=((1.0 + 0.62 * len(columns)) * len(panels), height),
+                        layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for i, (axis, (title, values)) in enumerate(zip(axes, panels.items(), strict=True)):
+            shares = 100 * np.asarray(values, float)
+            axis.imshow(shares, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
+            for (r, c), value in np.ndenumerate(shares):
+                axis.text(c, r, percent(value / 100), ha="center", va="center",
+                          color="white" if value > 55 else _INK)
+            axis.set_xticks(range(len(columns)), columns)
+            axis.set_yticks(range(len(rows)), rows)
+            axis.tick_params(length=0)
+            axis.set_xlabel(column_title)
+            if i == 0:
+                axis.set_ylabel(row_title)
+            if title:
+                axis.set_title(title)
+            # White lines between the cells.
+            axis.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+            axis.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+            axis.grid(which="minor", color="white", linewidth=2)
+            axis.tick_params(which="minor", length=0)
+        return _png(figure)
+
+
+def result_matrix(
+    rows: Iterable[ResultRow], variants: Sequence[str], splits: Sequence[str], metric: str,
+) -> np.ndarray:
+    """Results as `[variants, splits]`, means over seeds; cells without a result are NaN."""
+    found = {(row.variant, row.split): row.value for row in rows
+             if row.metric == metric and row.seed is None}
+    return np.array([[found.get((variant, split), math.nan) for split in splits]
+                     for variant in variants])
+
+
+def bars(rows: Sequence[ResultRow], *, names: Mapping[str, str] | None = None,
+         title: str = "", xlabel: str = "per cent") -> bytes:
+    """One horizontal bar a row, in the order given, with its interval."""
+    if not rows:
+        raise ValueError("no bar to draw")
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(rows)), layout="constrained")
+        axis: Axes = figure.subplots()
+        places = np.arange(len(rows))
+        values = 100 * np.array([row.value for row in rows])
+        low, high = (100 * np.array([getattr(row, side) for row in rows])
+                     for side in ("low", "high"))
+        axis.barh(places, np.nan_to_num(values), height=0.62, color=COLOURS[0], alpha=0.85)
+        # A percentile interval need not hold the value, and matplotlib takes no negative bars.
+        reach = np.nan_to_num(np.maximum([values - low, high - values], 0))
+        axis.errorbar(values, places, xerr=reach, fmt="none", ecolor=_INK, elinewidth=1.2,
+                      capsize=2.5)
+        labels = [(names or {}).get(row.variant, row.variant) for row in rows]
+        axis.set_yticks(places, labels)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+        if np.nanmin(values, initial=0) >= 0:
+            axis.set_xlim(0, 100)
+        axis.set_xlabel(xlabel)
+        if title:
+            axis.set_title(title)
+        return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    # Without the version of the drawing library the same numbers give the same bytes.
+    figure.savefig(out, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    return out.getvalue()

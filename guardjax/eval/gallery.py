@@ -1,0 +1,134 @@
+"""Edited pairs to show: two pictures, the policies they were judged under, and who said what."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from guardjax.eval.records import Prediction
+from guardjax.policies import parse_verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What one variant said about one picture under one policy."""
+
+    variant: str
+    outcome: str
+    rule_ids: tuple[str, ...]
+    rationale: str | None       # where the answer has none: None
+    problem: str | None
+    right: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One picture under one policy: the gold label and the answers, one a variant."""
+
+    label: str
+    rule_ids: tuple[str, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyRow:
+    """One policy and its cells, one a picture of the case."""
+
+    policy_id: str
+    title: str
+    text: str
+    cells: tuple[Cell, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture `[H, W, 3]` uint8 with a word about it, such as "before the edit"."""
+
+    image: np.ndarray
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An edited pair and every policy that is shown with it."""
+
+    pair_id: str
+    note: str
+    pictures: tuple[Picture, ...]
+    policies: tuple[PolicyRow, ...]
+
+    @property
+    def flips(self) -> bool:
+        """Whether one picture has different labels under two of the policies."""
+        return any(len({row.cells[i].label for row in self.policies}) > 1
+                   for i in range(len(self.pictures)))
+
+
+def gallery_cases(
+    predictions: Iterable[Prediction], pictures: Mapping[str, Picture],
+    policies: Mapping[str, tuple[str, str]], *, variants: Sequence[str], limit: int = 12,
+    policies_per_case: int = 3, notes: Mapping[str, str] | None = None,
+) -> list[Case]:
+    """Chooses pairs to show, the most telling first, and none twice.
+
+    Args:
+      predictions: judged rows of one split and one seed.
+      pictures: image id -> picture, the members of a pair in the order to show them; pairs
+        without both are left out.
+      policies: policy id -> (title, text as shown to the model).
+      variants: whose answers to show, in this order. A cell needs an answer of each.
+      limit: number of pairs.
+      policies_per_case: number of policies with a pair; those that make labels differ come first.
+      notes: pair id -> a word about the edit.
+    """
+    cells: dict[str, dict[str, dict[str, dict[str, Prediction]]]] = {}
+    for row in predictions:
+        if row.judged and row.pair_id and row.image_id in pictures and row.policy_id in policies:
+            by_image = cells.setdefault(row.pair_id, {}).setdefault(row.policy_id, {})
+            by_image.setdefault(row.image_id, {})[row.variant] = row
+    order = {image: place for place, image in enumerate(pictures)}
+    cases = []
+    for pair_id, by_policy in cells.items():
+        seen = {image for by_image in by_policy.values() for image in by_image}
+        images = sorted(seen, key=order.__getitem__)
+        complete = {policy: by_image for policy, by_image in by_policy.items()
+                    if all(set(variants) <= set(by_image.get(image, {})) for image in images)}
+        if len(images) != 2 or not complete:
+            continue
+        chosen = _most_telling(complete, images, variants[0], policies_per_case)
+        cases.append(Case(
+            pair_id=pair_id, note=(notes or {}).get(pair_id, ""),
+            pictures=tuple(pictures[image] for image in images),
+            policies=tuple(PolicyRow(policy, *policies[policy], tuple(
+                _cell(complete[policy][image], variants) for image in images))
+                for policy in chosen)))
+    # Stable sort: among equals the order of the predictions stays.
+    cases.sort(key=lambda case: (not case.flips, -len(case.policies)))
+    return cases[:limit]
+
+
+def _most_telling(
+    by_policy: Mapping[str, Mapping[str, Mapping[str, Prediction]]], images: Sequence[str],
+    variant: str, limit: int,
+) -> list[str]:
+    """Up to `limit` policies whose patterns of labels over the two pictures differ most."""
+    patterns = {policy: tuple(by_image[image][variant].label for image in images)
+                for policy, by_image in by_policy.items()}
+    chosen: list[str] = []
+    while len(chosen) < min(limit, len(patterns)):
+        shown = [patterns[policy] for policy in chosen]
+        chosen.append(min(
+            (policy for policy in patterns if policy not in chosen),
+            key=lambda policy: (shown.count(patterns[policy]), len(set(patterns[policy])) == 1)))
+    return chosen
+
+
+def _cell(rows: Mapping[str, Prediction], variants: Sequence[str]) -> Cell:
+    gold = rows[variants[0]]
+    answers = tuple(Answer(
+        variant=variant, outcome=rows[variant].outcome, rule_ids=rows[variant].cited_rules,
+        rationale=parse_verdict(rows[variant].output).rationale,
+        problem=rows[variant].problem, right=rows[variant].right) for variant in variants)
+    return Cell(gold.label, gold.rule_ids, answers)

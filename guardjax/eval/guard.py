@@ -1,0 +1,97 @@
+"""A model directory as a guard: pictures and a policy in, raw answers out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import guardjax.models as models
+from guardjax.data.batching import Batcher, load_batcher
+from guardjax.data.prompts import JUDGE_QUESTION
+from guardjax.rl.model_fns import ModelFns, bind
+from guardjax.rl.sampling import SamplingParams, generate
+from guardjax.rl.transform import make_transform
+from guardjax.types import PolicyExample
+
+MAX_ANSWER_TOKENS = 32
+
+
+@dataclasses.dataclass(eq=False)
+class Guard:
+    """A model that answers. Decoding is greedy, so the same prompt gives the same answer.
+
+    Attributes:
+      fns, params, batcher: the model; see `guardjax.models` and `guardjax.data.batching`.
+      vocab_size: width of the logits.
+      batch: prompts of one forward pass; short batches are padded to it, so few programs compile.
+      model_hash: 16 hex digits of SHA-256 over the weights file, "" for a model in memory.
+    """
+
+    fns: ModelFns
+    params: Any
+    batcher: Batcher
+    vocab_size: int
+    batch: int = 64
+    model_hash: str = ""
+
+    def __post_init__(self) -> None:
+        tokenizer = self.batcher.tokenizer
+        sampling = SamplingParams(
+            1, MAX_ANSWER_TOKENS, tokenizer.end_id, tokenizer.pad_id, greedy=True)
+        unused = range(tokenizer.vocab_size, self.vocab_size)
+        transform = make_transform(
+            self.vocab_size, blocked=[*tokenizer.forbidden_ids(), *unused])
+        self._answer = jax.jit(lambda params, prompts: generate(
+            self.fns, params, prompts, jax.random.key(0), sampling, transform))
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path, batch: int = 64) -> Guard:
+        """Reads a model directory.
+
+        Raises:
+          WeightsError, TokenizerError, FileNotFoundError: the directory is not a whole model.
+        """
+        path = pathlib.Path(path)
+        cfg, params = models.load_hf(path)
+        return cls(bind(models, cfg), params, load_batcher(path), cfg.text.vocab_size, batch,
+                   weights_hash(path))
+
+    def answer_examples(self, examples: Sequence[PolicyExample]) -> list[tuple[str, bool]]:
+        """(text, truncated) of each example. Pictures and word-only prompts may be mixed."""
+        answers: dict[int, tuple[str, bool]] = {}
+        for has_image in (True, False):
+            places = [i for i, e in enumerate(examples) if (e.image is not None) == has_image]
+            for start in range(0, len(places), self.batch):
+                chosen = places[start:start + self.batch]
+                texts = self._answer_batch([examples[i] for i in chosen])
+                answers.update(zip(chosen, texts, strict=True))
+        return [answers[i] for i in range(len(examples))]
+
+    def answer(self, images: Sequence[np.ndarray], policy_text: str) -> list[tuple[str, bool]]:
+        """(text, truncated) for each picture [H, W, 3] uint8 under one policy."""
+        return self.answer_examples([
+            PolicyExample(example_id=f"picture {i}", kind="judge", question=JUDGE_QUESTION,
+                          policy_text=policy_text, image=image)
+            for i, image in enumerate(images)])
+
+    def _answer_batch(self, examples: list[PolicyExample]) -> list[tuple[str, bool]]:
+        num = len(examples)
+        padded = examples + [examples[-1]] * (self.batch - num)
+        samples = jax.device_get(self._answer(self.params, self.batcher.prompts(padded)))
+        decode = self.batcher.tokenizer.decode
+        return [(decode(samples.tokens[i, 0, :samples.length[i, 0]]), not samples.ended[i, 0])
+                for i in range(num)]
+
+
+def weights_hash(path: str | pathlib.Path) -> str:
+    """16 hex digits of SHA-256 over the safetensors files of a model directory."""
+    digest = hashlib.sha256()
+    for file in sorted(pathlib.Path(path).glob("*.safetensors")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]

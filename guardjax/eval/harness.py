@@ -1,0 +1,103 @@
+"""Which (picture, policy) cells are asked, and what a guard answers to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from guardjax.data import tasks
+from guardjax.eval.guard import Guard
+from guardjax.eval.records import Prediction, predict_row
+from guardjax.policies import Policy, PolicySplits, Wording, load_ladder, parse_verdict
+from guardjax.types import PolicyExample
+from guardjax.world.builder import WorldRecord
+
+MakeExample = Callable[..., PolicyExample]
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One cell of an evaluation: the split that it counts towards, and the example."""
+
+    split: str
+    example: PolicyExample
+
+
+def policy_questions(
+    records: Sequence[WorldRecord],
+    splits: PolicySplits,
+    split: str,
+    *,
+    per_pair: int = 4,
+    seed: int = 0,
+    make: MakeExample = tasks.judge,
+    name: str | None = None,
+) -> list[Question]:
+    """Both members of each edited pair under `per_pair` policies of a split.
+
+    For each pair the policies are drawn in turn among those that tell its members apart, that
+    flag both and that flag neither, so that labels are balanced and every picture meets policies
+    that disagree. `records` 2k and 2k + 1 are the members of pair k.
+    """
+    rng = np.random.default_rng(seed)
+    policies = splits.policies(split)
+    questions = []
+    for first in range(0, len(records), 2):
+        pair = (records[first], records[first + 1])
+        for index in _balanced(pair, policies, per_pair, rng):
+            wording = splits.wording(split, index)
+            questions += [Question(name or split, make(record, policies[index], wording))
+                          for record in pair]
+    return questions
+
+
+def ladder_questions(
+    records: Sequence[WorldRecord], *, make: MakeExample = tasks.judge
+) -> list[Question]:
+    """Every picture under every level of the ladder."""
+    return [Question("ladder", make(record, policy, Wording(0)))
+            for record in records for policy in load_ladder().values()]
+
+
+def retention_questions(
+    records: Sequence[WorldRecord], split: str = "test", seed: int = 0
+) -> list[Question]:
+    """One caption and one question a picture: what the model could do before."""
+    rng = np.random.default_rng(seed)
+    return [Question(split, example) for record in records
+            for example in (tasks.caption(record), tasks.question(record, rng))]
+
+
+def ask(
+    guard: Guard, questions: Sequence[Question], *, variant: str, seed: int = 0, model: str = ""
+) -> list[Prediction]:
+    """The guard's predictions, in order."""
+    answers = guard.answer_examples([question.example for question in questions])
+    predictions = []
+    for question, (text, truncated) in zip(questions, answers, strict=True):
+        example = question.example
+        verdict = None
+        if example.label is not None:
+            verdict = parse_verdict(text, example.facts.get("rules"), truncated=truncated)
+        predictions.append(predict_row(
+            example, text, verdict, model=model or guard.model_hash, variant=variant, seed=seed,
+            split=question.split))
+    return predictions
+
+
+def _balanced(
+    pair: tuple[WorldRecord, WorldRecord], policies: Sequence[Policy], number: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    groups: dict[str, list[int]] = {"differ": [], "unsafe": [], "safe": []}
+    for index in rng.permutation(len(policies)):
+        first, second = (policies[index].judge(record.attributes).verdict for record in pair)
+        groups["differ" if first != second else first].append(int(index))
+    chosen: list[int] = []
+    while len(chosen) < number and any(groups.values()):
+        for group in ("differ", "unsafe", "differ", "safe"):
+            if groups[group] and len(chosen) < number:
+                chosen.append(groups[group].pop())
+    return chosen

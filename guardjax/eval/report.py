@@ -1,0 +1,103 @@
+"""One HTML file that can be mailed: table, figures and a gallery, with nothing loaded from outside.
+
+Everything that a model, a policy or a file name says is escaped by the template, and a content
+security policy in the page forbids it to load or send anything. Pictures are pixels, encoded anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from guardjax.eval.atomic import write_text
+from guardjax.eval.gallery import Case
+from guardjax.eval.metrics import METRICS
+from guardjax.eval.summary import MINUS
+from guardjax.eval.tables import COLUMNS, THIS_RUN, Column, ResultRow, TableLine, layout, percent
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportFigure:
+    """A figure: PNG bytes, a title, and a sentence that says what to see in it."""
+
+    title: str
+    png: bytes
+    caption: str = ""
+    width: int = 960        # widest display width in CSS pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a report shows, in this order; empty parts are left out."""
+
+    title: str
+    subtitle: str = ""
+    lead: Sequence[str] = ()                        # paragraphs
+    rows: Sequence[ResultRow] = ()
+    variants: Sequence[str] | None = None           # order of the table
+    columns: Sequence[Column] = COLUMNS
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # variant -> name
+    contrasts: Sequence[ResultRow] = ()             # differences of two variants
+    figures: Sequence[ReportFigure] = ()
+    cases: Sequence[Case] = ()
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def render_report(report: Report) -> str:
+    """The HTML page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("guardjax.eval"), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        percent=percent, png=_data_uri, picture=_picture_uri, points=_points,
+        metric=lambda name: METRICS[name].title if name in METRICS else name,
+        contrast=lambda name: MINUS.join(report.names.get(v, v) for v in name.split(MINUS)))
+    lines = layout(report.rows, report.variants, report.columns)
+    return environment.get_template("report.html.j2").render(
+        report=report, lines=lines, best=_best(lines, report.columns), this_run=THIS_RUN,
+        variants=_gallery_variants(report.cases))
+
+
+def save_report(path: str | Path, report: Report) -> None:
+    """Writes the page in one step."""
+    write_text(path, render_report(report))
+
+
+def _gallery_variants(cases: Sequence[Case]) -> list[str]:
+    return list(dict.fromkeys(answer.variant for case in cases for row in case.policies
+                              for cell in row.cells for answer in cell.answers))
+
+
+def _best(lines: Sequence[TableLine], columns: Sequence[Column]) -> set[tuple[int, int]]:
+    """(line, column) of the best value of each column; of a rate of failure the lowest."""
+    best = set()
+    for c, column in enumerate(columns):
+        values = {i: round(line.cells[c].value, 6) for i, line in enumerate(lines)
+                  if line.cells[c] is not None and not np.isnan(line.cells[c].value)}
+        if len(set(values.values())) < 2:
+            continue
+        pick = min if column.metric == "invalid_rate" else max
+        best |= {(i, c) for i, value in values.items() if value == pick(values.values())}
+    return best
+
+
+def _points(value: float) -> str:
+    """A difference of shares in points, with its sign: "+3.1", "−0.4"."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _picture_uri(image: np.ndarray) -> str:
+    out = io.BytesIO()
+    Image.fromarray(np.asarray(image, np.uint8)).save(out, "PNG", optimize=True)
+    return _data_uri(out.getvalue())

@@ -1,0 +1,99 @@
+"""Stage `exact`: gradient of the expected reward over every possible short verdict.
+
+The control for GRPO: the same prompts and rewards, no sampling and no groups without signal. The
+listed answers are `safe` and every way to cite the policy's rules; anything else earns 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from guardjax.data.sources import Batch, BatchSource, iterate
+from guardjax.policies import Label, format_verdict
+from guardjax.rewards.named import reward_by_name
+from guardjax.rl.exact import expected_reward_of_answers
+from guardjax.rl.logprobs import token_logprobs
+from guardjax.train.config import StageConfig
+from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.stages.model import StageModel
+from guardjax.train.state import Bundle, init_state, merge_params, split_params
+from guardjax.train.steps import make_train_step
+
+MAX_RULES = 5           # of the policies that can be listed: 1 + 2**5 - 1 answers
+_IMPOSSIBLE = -1e9      # log-probability of a filler
+
+
+class ExactStage:
+    """Expected-reward maximisation over listed verdicts."""
+
+    def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
+        self.name, self.num_steps = config.name, config.steps
+        self._config, self._model, self._source, self._seed = config, model, source, seed
+        self._reward = reward_by_name(config.rl.reward)
+        self._tx = make_optimizer(config.optim, config.steps)
+        transform = model.transform(config.rl.temperature)
+
+        def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
+            del key
+            params = merge_params(trained, frozen)
+            logp, _ = token_logprobs(
+                model.fns, params, batch["prompts"], batch["tokens"], batch["length"], transform)
+            answers = jnp.where(batch["length"] > 0, logp.sum(-1), _IMPOSSIBLE)
+            expected = expected_reward_of_answers(answers, batch["rewards"], 0.0)
+            count = jnp.float32(expected.shape[0])
+            listed = jnp.exp(answers).sum()
+            return -expected.sum(), count, {
+                "reward/expected": (expected.sum(), count), "exact/listed": (listed, count)}
+
+        self._step = make_train_step(
+            loss, self._tx, name=config.name, schedule=make_schedule(config.optim, config.steps))
+        self.jits = [self._step]
+
+    def init(self, bundle: Bundle) -> Bundle:
+        """Splits trained from frozen parameters and opens the data."""
+        trained, frozen = split_params(bundle.frozen, self._config.freeze)
+        state = init_state(trained, self._tx, jax.random.key(self._seed))
+        return dataclasses.replace(
+            bundle, state=state, frozen=frozen, data_iterator=iterate(self._source))
+
+    def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, None]:
+        """Lists the answers, rewards them, and takes one update."""
+        texts = [listed_answers(example.facts["rules"]) for example in batch.examples]
+        width = max(len(group) for group in texts)  # a power of two, so the shapes are few
+        texts = [[*group, *[""] * (width - len(group))] for group in texts]
+        flat = [(example, text) for example, group in zip(batch.examples, texts, strict=True)
+                for text in group]
+        scores = self._reward.score([e for e, _ in flat], [t for _, t in flat])
+        tokens, length = self._model.batcher.answers(texts)
+        arrays = {
+            "prompts": batch.prompts, "tokens": tokens, "length": length,
+            "rewards": scores.value.reshape(-1, width).astype(np.float32)}
+        state, metrics = self._step(bundle.state, bundle.frozen, arrays)
+        return bundle.replace(state=state), metrics, None
+
+    def finish(self, bundle: Bundle) -> Bundle:
+        """All parameters, nothing else."""
+        return bundle.finished()
+
+
+def listed_answers(rule_ids: tuple[str, ...]) -> list[str]:
+    """`safe` and every non-empty choice of rules, in policy order.
+
+    Raises:
+      ValueError: more than `MAX_RULES` rules, where the list would be too long.
+    """
+    if len(rule_ids) > MAX_RULES:
+        raise ValueError(
+            f"a policy of {len(rule_ids)} rules has {2 ** len(rule_ids)} verdicts; the exact "
+            f"gradient lists them and takes at most {MAX_RULES} rules: use grpo"
+        )
+    cited = (choice for size in range(1, len(rule_ids) + 1)
+             for choice in itertools.combinations(rule_ids, size))
+    return [format_verdict(Label("safe")),
+            *(format_verdict(Label("unsafe", choice)) for choice in cited)]

@@ -1,0 +1,26 @@
+"""What every stage needs of the model that it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from guardjax.data.batching import Batcher
+from guardjax.models.config import ModelConfig
+from guardjax.rl.model_fns import ModelFns
+from guardjax.rl.transform import LogitTransform, make_transform
+
+
+@dataclasses.dataclass(frozen=True)
+class StageModel:
+    """A model's functions, its config and its batcher. Parameters travel in the bundle."""
+
+    cfg: ModelConfig
+    fns: ModelFns
+    batcher: Batcher
+
+    def transform(self, temperature: float = 1.0) -> LogitTransform:
+        """The logit transform of sampling and loss: no special token but the end, no unused id."""
+        width, tokenizer = self.cfg.text.vocab_size, self.batcher.tokenizer
+        unused = range(tokenizer.vocab_size, width)
+        return make_transform(
+            width, temperature=temperature, blocked=[*tokenizer.forbidden_ids(), *unused])

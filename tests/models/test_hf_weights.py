@@ -1,0 +1,211 @@
+"""Checkpoints: there and back byte for byte, and every way to be broken has a name."""
+
+import json
+import pickle
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from guardjax.models.hf_weights import (INDEX_FILE, SINGLE_FILE, WeightsError, load_hf, save_hf,
+                                        tensor_table)
+from guardjax.models.init import init_params
+from tests.models.reference_cases import TIED, UNTIED
+
+
+@pytest.fixture(name="params", scope="module")
+def make_params():
+    return init_params(TIED, jax.random.key(3))
+
+
+@pytest.fixture(name="folder")
+def make_folder(params, tmp_path):
+    save_hf(params, TIED, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def read(folder):
+    return safetensors.numpy.load_file(folder / SINGLE_FILE)
+
+
+def write(folder, tensors):
+    safetensors.numpy.save_file(tensors, folder / SINGLE_FILE)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shard_bytes", [2**30, 60_000])
+def test_import_export_import_is_byte_equal(params, tmp_path, dtype, shard_bytes):
+    save_hf(params, TIED, tmp_path / "a", dtype=dtype, max_shard_bytes=shard_bytes)
+    cfg, first = load_hf(tmp_path / "a")
+    assert cfg == TIED
+    save_hf(first, cfg, tmp_path / "b", dtype=dtype, max_shard_bytes=shard_bytes)
+    files = sorted(f.name for f in (tmp_path / "a").iterdir())
+    assert (INDEX_FILE in files) == (shard_bytes == 60_000)
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert_same(first, load_hf(tmp_path / "b")[1])
+    if dtype == "float32":
+        assert_same(first, params)
+
+
+def test_untied_head_goes_there_and_back(tmp_path):
+    params = init_params(UNTIED, jax.random.key(0))
+    save_hf(params, UNTIED, tmp_path / "model")
+    assert "lm_head.weight" in read(tmp_path / "model")
+    cfg, back = load_hf(tmp_path / "model")
+    assert cfg == UNTIED
+    assert_same(back, params)
+
+
+def test_names_and_shapes_are_those_of_the_hub():
+    shapes = {spec.name: spec.shape for spec in tensor_table(UNTIED)}
+    assert shapes["visual.patch_embed.proj.weight"] == (32, 3, 2, 4, 4)
+    assert shapes["visual.blocks.0.attn.qkv.weight"] == (96, 32)
+    assert shapes["visual.blocks.2.mlp.down_proj.bias"] == (32,)
+    assert shapes["visual.blocks.1.norm2.weight"] == (32,)
+    assert shapes["visual.merger.mlp.2.weight"] == (48, 128)
+    assert shapes["visual.merger.ln_q.weight"] == (32,)
+    assert shapes["model.embed_tokens.weight"] == (96, 48)
+    assert shapes["model.layers.2.self_attn.k_proj.weight"] == (16, 48)
+    assert shapes["model.layers.0.post_attention_layernorm.weight"] == (48,)
+    assert shapes["model.norm.weight"] == (48,)
+    assert shapes["lm_head.weight"] == (96, 48)
+    assert "model.layers.0.self_attn.o_proj.bias" not in shapes
+    assert len(shapes) == 1 + 12 * 3 + 5 + 1 + 12 * 3 + 1 + 1
+
+
+def test_loads_in_another_type_and_onto_shardings(folder, params):
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = jax.tree.map(lambda _: device, params)
+    _, loaded = load_hf(folder, dtype="bfloat16", shardings=shardings)
+    assert_same(loaded, jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), params))
+
+
+def test_module_names_in_memory_are_read_too(folder, params):
+    renamed = {name.replace("model.", "model.language_model.", 1) if name.startswith("model.")
+               else f"model.{name}": tensor for name, tensor in read(folder).items()}
+    write(folder, renamed)
+    assert_same(load_hf(folder)[1], params)
+
+
+def test_a_tied_head_in_the_file_must_equal_the_embedding(folder, params):
+    tensors = read(folder)
+    write(folder, {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]})
+    assert_same(load_hf(folder)[1], params)
+    write(folder, {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"] + 1})
+    with pytest.raises(WeightsError, match="ties the head .* lm_head.weight differs"):
+        load_hf(folder)
+
+
+def test_missing_tensor(folder):
+    tensors = read(folder)
+    del tensors["model.norm.weight"]
+    write(folder, tensors)
+    with pytest.raises(WeightsError, match="1 tensors are missing: model.norm.weight"):
+        load_hf(folder)
+
+
+def test_unused_tensor(folder):
+    write(folder, {**read(folder), "model.layers.9.norm.weight": np.zeros(2, np.float32)})
+    with pytest.raises(WeightsError, match="model.layers.9.norm.weight has no place"):
+        load_hf(folder)
+
+
+def test_wrong_shape(folder):
+    tensors = read(folder)
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = tensors[name].T.copy()
+    write(folder, tensors)
+    with pytest.raises(WeightsError, match=r"has shape \(48, 56\), expected \(56, 48\)"):
+        load_hf(folder)
+
+
+def test_wrong_type(folder):
+    write(folder, {**read(folder), "model.norm.weight": np.ones(48, np.int32)})
+    with pytest.raises(WeightsError, match="model.norm.weight has type I32"):
+        load_hf(folder)
+
+
+@pytest.mark.parametrize("keep", [-5, 100, 3])
+def test_truncated_file(folder, keep):
+    file = folder / SINGLE_FILE
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match="model.safetensors is not a whole safetensors file"):
+        load_hf(folder)
+
+
+def test_pickled_weights(folder):
+    (folder / SINGLE_FILE).unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    with pytest.raises(WeightsError, match=r"only pickled weights \(pytorch_model.bin\)"):
+        load_hf(folder)
+
+
+def test_no_weights_no_config_no_folder(folder, tmp_path):
+    (folder / SINGLE_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="neither model.safetensors nor"):
+        load_hf(folder)
+    with pytest.raises(FileNotFoundError, match="has no config.json"):
+        load_hf(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a directory"):
+        load_hf(tmp_path / "nowhere", TIED)
+
+
+def test_broken_config(folder):
+    (folder / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(WeightsError, match="config.json is not JSON"):
+        load_hf(folder)
+
+
+def test_broken_shards(params, tmp_path):
+    folder = tmp_path / "model"
+    save_hf(params, TIED, folder, max_shard_bytes=60_000)
+    index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    name, file = next(iter(index["weight_map"].items()))
+
+    def put(weight_map):
+        (folder / INDEX_FILE).write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+
+    put({**index["weight_map"], "model.extra.weight": file})
+    with pytest.raises(WeightsError, match=f"{file} does not hold what .*model.extra.weight"):
+        load_hf(folder)
+    put({**index["weight_map"], name: "../elsewhere.safetensors"})
+    with pytest.raises(WeightsError, match="points outside the directory"):
+        load_hf(folder)
+    put({})
+    with pytest.raises(WeightsError, match="no weight_map"):
+        load_hf(folder)
+    put(index["weight_map"])
+    (folder / file).unlink()
+    with pytest.raises(WeightsError, match=f"shard {file} is missing"):
+        load_hf(folder)
+
+
+def test_saving_touches_nothing_that_is_there(folder, params, tmp_path):
+    before = (folder / SINGLE_FILE).read_bytes()
+    with pytest.raises(FileExistsError, match="not an empty directory"):
+        save_hf(params, TIED, folder)
+    assert (folder / SINGLE_FILE).read_bytes() == before
+
+
+def test_a_failed_save_leaves_nothing_behind(params, tmp_path, monkeypatch):
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_hf(params, TIED, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_saving_another_models_parameters_is_refused(params, tmp_path):
+    with pytest.raises(WeightsError, match="do not fit the config"):
+        save_hf(params, UNTIED, tmp_path / "model")
+    broken = {**params, "model": {**params["model"], "norm": {"scale": np.ones(3, np.float32)}}}
+    with pytest.raises(WeightsError, match=r"model/norm/scale has shape \(3,\), expected \(48,\)"):
+        save_hf(broken, TIED, tmp_path / "model")

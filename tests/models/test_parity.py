@@ -1,0 +1,80 @@
+"""Equal to the reference implementation: stored logits always, the live model where torch is."""
+
+import functools
+import pathlib
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+from guardjax.models import qwen2_5_vl as model
+from guardjax.models.hf_weights import from_hf_layout, save_hf, tensor_table
+from tests.models.reference_cases import CONFIGS, ROWS, make_inputs, make_row, seeded_tensor
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models" / "logits.npz"
+TOLERANCE = 1e-5
+
+
+def seeded_params(cfg):
+    return flax.traverse_util.unflatten_dict({
+        spec.path: from_hf_layout(spec, seeded_tensor(spec.name, spec.shape))
+        for spec in tensor_table(cfg)})
+
+
+def batch_logits(params, cfg, rows):
+    segment, vision = make_inputs(cfg, rows)
+    return np.asarray(logits_of(params, cfg, segment, vision)), segment
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def logits_of(params, cfg, segment, vision):
+    features = None if vision is None else model.encode_images(params, cfg, vision)
+    (hidden,), _ = model.forward(params, cfg, [segment], features)
+    return model.unembed(params, cfg, hidden)
+
+
+def relative_error(ours, reference):
+    return np.abs(ours - reference).max() / np.abs(reference).max()
+
+
+@pytest.mark.parametrize("config_name", CONFIGS)
+def test_one_mixed_batch_equals_the_stored_rows(config_name):
+    """Text only, one image and two images in one padded batch, each row as the reference alone."""
+    cfg = CONFIGS[config_name]
+    rows = [make_row(cfg, name) for name in ROWS]
+    logits, segment = batch_logits(seeded_params(cfg), cfg, rows)
+    with np.load(GOLDEN) as golden:
+        for number, (name, row) in enumerate(zip(ROWS, rows)):
+            length = len(row.tokens)
+            reference = golden[f"{config_name}/{name}/logits"]
+            assert relative_error(logits[number, :length], reference) <= TOLERANCE, name
+            np.testing.assert_array_equal(segment.positions[number, :length],
+                                          golden[f"{config_name}/{name}/positions"])
+
+
+@pytest.mark.parametrize("config_name", CONFIGS)
+@pytest.mark.parametrize("row_name", ROWS)
+def test_live_reference(config_name, row_name):
+    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+    from tests.models import reference_model
+
+    cfg = CONFIGS[config_name]
+    row = make_row(cfg, row_name)
+    reference, positions = reference_model.run(reference_model.build(cfg), row)
+    logits, segment = batch_logits(seeded_params(cfg), cfg, [row])
+    assert relative_error(logits[0], reference) <= TOLERANCE
+    np.testing.assert_array_equal(segment.positions[0], positions)
+
+
+@pytest.mark.parametrize("config_name", CONFIGS)
+def test_the_reference_loads_what_we_save(config_name, tmp_path):
+    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+    from tests.models import reference_model
+
+    cfg = CONFIGS[config_name]
+    params = seeded_params(cfg)
+    save_hf(params, cfg, tmp_path / "model", max_shard_bytes=40_000)
+    row = make_row(cfg, "two_images")
+    reference, _ = reference_model.run(reference_model.load(tmp_path / "model"), row)
+    assert relative_error(batch_logits(params, cfg, [row])[0][0], reference) <= TOLERANCE

@@ -1,0 +1,142 @@
+"""Checkpoints: whole or not at all, for their own config only, safe on a full disk."""
+
+import errno
+import os
+
+import jax
+import numpy as np
+import optax
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from guardjax.train import jsonl
+from guardjax.train.checkpoint import Checkpointer, CheckpointError
+from guardjax.train.config import CheckpointConfig, resolve, to_text
+from guardjax.train.disk import DiskFullError
+from guardjax.train.state import Bundle, Clock, init_state
+from guardjax.train.workdir import WorkdirError, open_workdir
+
+CONFIG = CheckpointConfig(every_steps=2, keep=2)
+
+
+def bundle_at(step, width=3, value=0.0):
+    params = {"model": {"kernel": np.full((2, width), value, np.float32)}}
+    state = init_state(params, optax.adam(1e-3), jax.random.key(step))
+    return Bundle(frozen=params, state=state, clock=Clock(step=step, total=step),
+                  extra={"note": None, "empty": {}, "list": [1, "a"]})
+
+
+def test_state_key_and_host_state_come_back(tmp_path):
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        assert saver.peek() is None and saver.latest is None
+        for step in (2, 4, 6):
+            saver.save(bundle_at(step, value=step), {"metrics": step})
+        assert sorted(os.listdir(tmp_path / "checkpoints")) == ["4", "6"]
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        assert saver.peek().writer == {"metrics": 6} and saver.peek().clock.total == 6
+        back = saver.restore(bundle_at(0))
+    assert back.clock == Clock(step=6, total=6)
+    assert back.extra == {"note": None, "empty": {}, "list": [1, "a"]}
+    np.testing.assert_array_equal(back.state.params["model"]["kernel"], np.full((2, 3), 6.0))
+    assert jax.random.key_data(back.state.key).tolist() == [0, 6]
+    assert jax.tree.structure(back.state) == jax.tree.structure(bundle_at(0).state)
+
+
+def test_incomplete_steps_are_ignored_by_name(tmp_path):
+    steps = tmp_path / "checkpoints"
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        saver.save(bundle_at(2), {})
+    (steps / "4.orbax-checkpoint-tmp" / "state").mkdir(parents=True)   # a crash while saving
+    (steps / "9" / "state").mkdir(parents=True)                        # a copy that broke off
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        assert saver.latest == 2
+        assert saver.incomplete == ["4.orbax-checkpoint-tmp", "9"]
+        saver.save(bundle_at(4), {})
+        saver.save(bundle_at(9), {})
+        assert saver.latest == 9
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        assert saver.latest == 9 and saver.restore(bundle_at(0)).clock.total == 9
+
+
+def test_another_model_is_refused_with_the_leaves_that_differ(tmp_path):
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        with pytest.raises(CheckpointError, match="no complete checkpoint"):
+            saver.restore(bundle_at(0))
+        saver.save(bundle_at(2), {})
+        with pytest.raises(CheckpointError, match=r"(?s)another model.*"
+                                                  r"-params/model/kernel: float32\[2,3\].*"
+                                                  r"\+params/model/kernel: float32\[2,5\]"):
+            saver.restore(bundle_at(0, width=5))
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+def test_a_stage_starts_from_kept_parameters(tmp_path):
+    bundle = bundle_at(2, value=7.0).replace(frozen={}).finished()
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        like = bundle_at(0).frozen
+        assert saver.load_stage_start(0, like) is like
+        with pytest.raises(CheckpointError, match="params/1 is missing"):
+            saver.load_stage_start(1, like)
+        saver.save_stage_start(bundle.replace(clock=bundle.clock.next_stage()))
+        back = saver.load_stage_start(1, like)
+        with pytest.raises(CheckpointError, match="does not fit this model"):
+            saver.load_stage_start(1, {"other": like["model"]})
+    np.testing.assert_array_equal(back["model"]["kernel"], bundle.params["model"]["kernel"])
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"),
+    ValueError("RESOURCE_EXHAUSTED: Failed to write 99 bytes: No space left on device"),
+])
+def test_a_full_disk_is_named_and_costs_no_earlier_checkpoint(tmp_path, monkeypatch, error):
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        saver.save(bundle_at(2), {})
+
+        def full(*args, **kwargs):
+            (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ocp.training.Checkpointer, "save_checkpointables", full)
+            with pytest.raises(DiskFullError, match=r"is full: .*step 4; the checkpoint of step 2"):
+                saver.save(bundle_at(4), {})
+        assert os.listdir(tmp_path / "checkpoints") == ["2"]
+        assert saver.restore(bundle_at(0)).clock.total == 2
+        saver.save(bundle_at(4), {})
+        assert saver.latest == 4
+
+
+def test_other_failures_are_not_dressed_up(tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables", broken)
+    with Checkpointer(tmp_path, CONFIG) as saver, pytest.raises(PermissionError):
+        saver.save(bundle_at(2), {})
+
+
+def test_a_full_disk_leaves_text_files_as_they_were(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = jsonl.JsonLinesFile(tmp_path / "a.jsonl")
+    file.append({"step": 1})
+    file.append({"step": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskFullError, match=r"could not write .*a\.jsonl"):
+            file.truncate(1)
+    assert len(jsonl.read_jsonl(file.path)) == 2
+
+
+def config_text(**changes):
+    return to_text(resolve({"name": "run", "stages": [{"kind": "sft", "steps": 4}]} | changes))
+
+
+def test_a_folder_belongs_to_one_config(tmp_path):
+    folder = open_workdir(tmp_path / "run", config_text())
+    assert open_workdir(folder, config_text()) == folder
+    open_workdir(folder, config_text(checkpoint={"keep": 5}))
+    with pytest.raises(WorkdirError, match=r"(?s)another config.*\n-seed: 0\n\+seed: 1"):
+        open_workdir(folder, config_text(seed=1))
+    assert "seed: 0\n" in (folder / "config.txt").read_text()

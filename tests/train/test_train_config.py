@@ -1,0 +1,100 @@
+"""Configs: strict, explained, canonical."""
+
+import pickle
+
+import ml_collections
+import pytest
+
+from guardjax.train.config import ConfigError, RunConfig, StageConfig, digest, resolve, to_text
+
+
+def minimal(**changes):
+    return ml_collections.ConfigDict(
+        {"name": "run", "stages": [{"kind": "sft", "steps": 10}]} | changes)
+
+
+def test_defaults_are_filled_in_and_ints_stand_for_floats():
+    run = resolve(minimal(stages=[{"kind": "grpo", "steps": 3, "optim": {"lr": 1},
+                                   "freeze": ["visual"]}]))
+    assert run.stages[0].optim.lr == 1.0 and isinstance(run.stages[0].optim.lr, float)
+    assert run.stages[0].name == "grpo" and run.stages[0].freeze == ("visual",)
+    assert run.base == "base" and run.stages[0].rl.group_size == 8
+    assert pickle.loads(pickle.dumps(run)) == run
+
+
+def test_plain_mappings_and_references_resolve_alike():
+    config = minimal(seed=4)
+    config.world = ml_collections.ConfigDict({"seed": config.get_ref("seed")})
+    plain = {"name": "run", "seed": 4, "world": {"seed": 4},
+             "stages": ({"kind": "sft", "steps": 10},)}
+    assert resolve(config) == resolve(plain)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"sead": 1}, r"unknown config key 'sead'\. Did you mean 'seed'\? Valid: base, checkpoint"),
+    ({"stages": [{"kind": "sft", "steps": 1, "optim": {"learning_rate": 1.0}}]},
+     r"'stages\.0\.optim\.learning_rate'.* Valid: stages\.0\.optim\.b1"),
+    ({"stages": [{"kind": "sft"}]}, r"missing config key\(s\): stages\.0\.steps"),
+    ({"seed": 1.5}, r"seed must be int, got 1\.5 \(float\)"),
+    ({"seed": True}, r"seed must be int, got True"),
+    ({"name": 3}, r"name must be text"),
+    ({"stages": [{"kind": "ppo", "steps": 1}]},
+     r"stages\.0\.kind must be one of 'sight', 'sft', 'grpo', 'exact', got 'ppo'"),
+    ({"stages": [{"kind": "sft", "steps": 1, "think": 1}]}, r"think must be true or false"),
+    ({"stages": [{"kind": "sft", "steps": 1, "freeze": "visual"}]}, r"freeze must be a list"),
+    ({"stages": [{"kind": "sft", "steps": 1, "data": {"captoin": 1.0}}]},
+     r"stages\.0: unknown example kind in data 'captoin'\. Did you mean 'caption'\?"),
+    ({"stages": [{"kind": "sft", "steps": 1, "data": {"judge": 0.0}}]}, r"no positive weight"),
+    ({"stages": [{"kind": "sft", "steps": 1, "rl": {"group_size": 1}}]},
+     r"stages\.0\.rl: group_size must be >= 2, got 1"),
+    ({"stages": [{"kind": "sft", "steps": 1}] * 2}, r"different names, repeated: sft"),
+    ({"world": 3}, r"world must be a mapping \(WorldConfig\)"),
+    ({"stages": [{"kind": "sft", "steps": 1, "optim": {"lr": float("nan")}}]}, r"lr must be float"),
+])
+def test_bad_configs_name_the_key_and_what_is_allowed(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(minimal(**changes))
+
+
+def test_overrides_are_parsed_by_type():
+    run = resolve(minimal(), [
+        "--config.stages.0.steps=12", "stages.0.optim.lr=3e-4", "--name=42",
+        "stages.0.think=true", "stages.0.freeze=visual,lm_head", "stages.0.data.caption=0.2",
+        "eval.splits=[\"dev\", \"test\"]", "world.sizes.train=7", "stages.0.policies=L3"])
+    stage = run.stages[0]
+    assert (stage.steps, stage.optim.lr, stage.think, stage.policies) == (12, 3e-4, True, "L3")
+    assert run.name == "42" and stage.freeze == ("visual", "lm_head")
+    assert stage.data == {"judge": 1.0, "caption": 0.2}
+    assert run.eval.splits == ("dev", "test")
+    assert run.world.sizes == {"train": 7, "dev": 256, "test": 512}
+    assert resolve(minimal(), ["stages.0.freeze="]).stages[0].freeze == ()
+
+
+@pytest.mark.parametrize("override, message", [
+    ("seed", "looks like key.path=value"),
+    ("stages.1.steps=3", r"no entry '1', stages has 1"),
+    ("stages.0.stpes=3", r"Did you mean 'stages\.0\.steps'\?"),
+    ("stages.0.steps=1e3", r"stages\.0\.steps must be int, got '1e3'"),
+    ("stages.0.think=yes", r"must be true or false, got 'yes'"),
+    ("seed.deeper=1", r"nothing below it"),
+    ("stages.0.kind=ppo", r"one of 'sight'"),
+    ("world.sizes=oops", r"mapping from text to int"),
+])
+def test_bad_overrides(override, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(minimal(), [override])
+
+
+def test_text_is_canonical_and_the_digest_follows_it():
+    run = resolve(minimal())
+    text = to_text(run)
+    assert "stages.0.optim.lr: 0.001\n" in text and 'stages.0.data.judge: 1.0\n' in text
+    assert text == to_text(resolve(minimal(seed=0)))
+    assert digest(run) == digest(resolve(minimal())) != digest(resolve(minimal(seed=1)))
+    leaves = [line.split(":")[0] for line in text.splitlines()]
+    assert len(set(leaves)) == len(leaves)
+
+
+def test_every_field_is_documented_where_it_stands():
+    for cls in (RunConfig, StageConfig):
+        assert cls.__doc__ and not cls.__doc__.startswith(cls.__name__ + "(")
