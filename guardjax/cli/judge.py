@@ -90,8 +90,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def shipped_guard() -> Path:
-    """The directory of the guard that comes with the package."""
-    return Path(str(importlib.resources.files("guardjax") / "assets" / "guard"))
+    """The model that comes with the package: the base, until a trained guard is shipped."""
+    return Path(str(importlib.resources.files("guardjax") / "assets" / "base"))
 
 
 def _table(records: list[VerdictRecord]) -> Table:

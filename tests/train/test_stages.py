@@ -1,0 +1,64 @@
+"""The real stages on the shipped base: they run, learn, repeat and resume."""
+
+import json
+
+import numpy as np
+import pytest
+
+from guardjax.cli import compose
+from guardjax.train.config import ConfigError
+from guardjax.train.console import RunConsole
+from guardjax.train.metrics import read_metrics
+from guardjax.train.stages.exact import listed_answers
+from guardjax.train.workdir import WorkdirError
+
+SMALL = ["world.sizes={\"train\": 40, \"test\": 4}", "stages.0.batch=4",
+         "stages.0.optim.warmup_steps=1", "log.every_steps=1"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("GUARDJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def run(row: str, out, steps: int, *more: str):
+    config = compose.load_config(
+        f"configs/safeguard_vl/{row}.py", [*SMALL, f"stages.0.steps={steps}", *more])
+    compose.train(config, out, RunConsole(enabled=False))
+    return read_metrics(out / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("row", ["sft_varied", "exact_l3", "grpo_varied"])
+def test_a_row_runs_and_repeats_bit_for_bit(row, tmp_path) -> None:
+    first, second = (run(row, tmp_path / name, 3) for name in "ab")
+    assert first == second and len(first) == 3
+    assert all(line["skipped"] == 0 and np.isfinite(line["loss"]) for line in first)
+    if row.startswith("grpo"):
+        assert max(line["rollout/logp_gap"] for line in first) < 2e-5
+    assert (tmp_path / "a/model/model.safetensors").is_file()
+
+
+def test_another_config_is_refused_with_the_difference(tmp_path) -> None:
+    run("sft_l3", tmp_path, 1)
+    with pytest.raises(WorkdirError, match="stages.0.optim.lr"):
+        run("sft_l3", tmp_path, 1, "stages.0.optim.lr=0.5")
+
+
+def test_adapters_are_refused_until_they_exist(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="lora.rank=4"):
+        run("sft_l3", tmp_path, 1, "stages.0.lora.rank=4")
+
+
+def test_listed_answers_are_all_verdicts_and_differ() -> None:
+    answers = listed_answers(("R1", "R2", "R3"))
+    assert len(set(answers)) == 8
+    assert answers[0] == "<answer>safe</answer>" and answers[-1].count("R") == 3
+    with pytest.raises(ValueError, match="at most 5 rules"):
+        listed_answers(tuple(f"R{i}" for i in range(6)))
+
+
+def test_written_config_has_every_key(tmp_path) -> None:
+    run("sft_l3", tmp_path, 1)
+    lines = (tmp_path / "config.txt").read_text().splitlines()
+    keys = {line.split(":")[0]: json.loads(line.split(": ", 1)[1]) for line in lines}
+    assert keys["stages.0.kind"] == "sft" and keys["seed"] == 0
