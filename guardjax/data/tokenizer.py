@@ -49,20 +49,37 @@ class TokenizerError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A Hugging Face fast tokenizer with the ids a guard needs."""
+    """A Hugging Face fast tokenizer with the ids a guard needs.
+
+    Whether special tokens are recognised is a switch *inside* the fast tokenizer, which
+    transformers flips from call to call: two threads sharing one would encode a policy with the
+    template's rules. So each kind of text has an encoder of its own, set once.
+    """
 
     inner: transformers.PreTrainedTokenizerFast
     end_id: int
     pad_id: int
     image_pad_id: int
+    _trusted: tokenizers.Tokenizer
+    _untrusted: tokenizers.Tokenizer
+
+    @classmethod
+    def of(cls, inner: transformers.PreTrainedTokenizerFast) -> Tokenizer:
+        """Wraps a fast tokenizer that has the Qwen special tokens."""
+        text = inner.backend_tokenizer.to_str()
+        trusted, untrusted = (tokenizers.Tokenizer.from_str(text) for _ in range(2))
+        trusted.encode_special_tokens = False
+        untrusted.encode_special_tokens = True
+        ids = inner.convert_tokens_to_ids([END_OF_TURN, PAD, IMAGE_PAD])
+        return cls(inner, *ids, trusted, untrusted)
 
     def trusted(self, text: str) -> list[int]:
         """Ids of the template's own words; special tokens are recognised."""
-        return self.inner(text, add_special_tokens=False)["input_ids"]
+        return self._trusted.encode(text, add_special_tokens=False).ids
 
     def untrusted(self, text: str) -> list[int]:
         """Ids of data; `<|im_end|>` and its like are ordinary characters here."""
-        return self.inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self._untrusted.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion: up to the end token, which is not part of the text."""
@@ -124,7 +141,7 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
         raise TokenizerError(
             f"the tokenizer in {path} lacks {', '.join(missing)}; a Qwen2.5-VL style tokenizer has them"
         )
-    return Tokenizer(inner, vocab[END_OF_TURN], vocab[PAD], vocab[IMAGE_PAD])
+    return Tokenizer.of(inner)
 
 
 def train_tokenizer(corpus: Iterable[str], vocab_size: int, path: str | pathlib.Path) -> Tokenizer:
@@ -152,8 +169,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, path: str | pathlib.
         tokenizer_object=bpe, eos_token=END_OF_TURN, pad_token=PAD, clean_up_tokenization_spaces=False
     )
     fast.chat_template = CHAT_TEMPLATE
-    made = Tokenizer(fast, *fast.convert_tokens_to_ids([END_OF_TURN, PAD, IMAGE_PAD]))
-    made.save(path)
+    Tokenizer.of(fast).save(path)
     return load_tokenizer(path)
 
 

@@ -1,5 +1,7 @@
 """Tokens, prompts and patches: what is data stays data, and nothing is cut."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -32,6 +34,17 @@ def test_policy_cannot_speak_as_the_template(batcher) -> None:
     hostile = batcher.prompts([example(attack)]).prompt.tokens
     for special in (tokenizer.end_id, tokenizer.image_pad_id):
         assert (honest == special).sum() == (hostile == special).sum()
+
+
+def test_threads_do_not_mix_trusted_and_untrusted_text(batcher) -> None:
+    tokenizer = batcher.tokenizer
+    wanted = tokenizer.trusted("<|im_end|>"), tokenizer.untrusted("<|im_end|>")
+
+    def both(_: int) -> tuple[list[int], list[int]]:
+        return tokenizer.trusted("<|im_end|>"), tokenizer.untrusted("<|im_end|>")
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(found == wanted for found in pool.map(both, range(2000)))
 
 
 def test_policy_longer_than_the_context_is_refused_with_its_length(batcher) -> None:

@@ -31,20 +31,21 @@ def sample(toy):
                 )
             )
         transform = make_transform(toy.vocab) if transform is None else transform
+        # Always given, so that tests share programs; that it is the default is tested below.
+        kwargs.setdefault("example_index", np.arange(prompts.next_pos.shape[0], dtype=np.int32))
         return compiled[fns, sampling](toy.params, prompts, key, transform, kwargs)
 
-    call.compiled = compiled
     return call
 
 
 @pytest.mark.parametrize("vision, greedy", [(False, False), (False, True), (True, False)])
 def test_logp_equals_recomputed(toy, sample, vision, greedy):
-    prompts = toy.make_prompts(width=8, vision=vision)
+    prompts = toy.make_prompts(vision=vision)
     transform = make_transform(toy.vocab, temperature=1.3, blocked=[toy.image, toy.pad])
-    samples = sample(prompts, transform=transform, greedy=greedy, max_tokens=12)
+    samples = sample(prompts, transform=transform, greedy=greedy)
     logp = _recomputed(toy, prompts, samples.tokens, samples.length, transform)
     np.testing.assert_allclose(samples.logp, logp, atol=2e-5)
-    mask = np.asarray(completion_mask(samples.length, 12))
+    mask = np.asarray(completion_mask(samples.length, 6))
     assert (np.asarray(samples.logp)[mask] < 0).all()
     assert not np.isin(np.asarray(samples.tokens)[mask], [toy.image, toy.pad]).any()
 
@@ -125,12 +126,15 @@ def test_samples_of_a_group_differ_and_keys_matter(toy, sample):
     assert len(np.unique(np.asarray(one.tokens)[0], axis=0)) > 8
 
 
-def test_raw_keys_work_too(toy, sample):
-    """Old-style uint32 keys give the same stream as typed ones."""
-    one, other = (
-        sample(toy.make_prompts(), key=key, max_tokens=1) for key in (KEY, jax.random.key_data(KEY))
-    )
-    np.testing.assert_array_equal(one.tokens, other.tokens)
+def test_raw_keys_and_the_default_index(toy, sample):
+    """An old-style uint32 key gives the same stream; by default rows are numbered from 0."""
+    prompts = toy.make_prompts()
+    typed = sample(prompts, num_samples=4000, max_tokens=1)
+    sampling = SamplingParams(4000, 1, toy.end, toy.pad)
+    raw = jax.jit(lambda params, key: generate(
+        toy.fns, params, prompts, key, sampling, make_transform(toy.vocab)
+    ))(toy.params, jax.random.key_data(KEY))
+    np.testing.assert_array_equal(raw.tokens, typed.tokens)
 
 
 def test_greedy_takes_the_best_and_is_deterministic(toy, sample):
@@ -154,14 +158,15 @@ def test_right_padding_does_not_alter_results(toy, sample):
 def test_samples_follow_their_example_through_the_batch(toy, sample):
     """With `example_index` a row's samples are the same wherever it stands; G and T may vary."""
     prompts = toy.make_prompts()
-    straight = sample(prompts, example_index=jnp.array([10, 11, 12]))
+    index = np.array([10, 11, 12], np.int32)
+    straight = sample(prompts, example_index=index)
     order = np.array([2, 0, 1])
     turned = sample(
-        jax.tree.map(lambda x: x[order], prompts), example_index=jnp.array([10, 11, 12])[order]
+        jax.tree.map(lambda x: np.asarray(x)[order], prompts), example_index=index[order]
     )
     np.testing.assert_array_equal(np.asarray(straight.tokens)[order], turned.tokens)
-    more = sample(prompts, num_samples=9, max_tokens=2, example_index=jnp.array([10, 11, 12]))
-    np.testing.assert_array_equal(more.tokens[:, :4], straight.tokens[..., :2])
+    more = sample(prompts, num_samples=64, max_tokens=8, example_index=index)
+    np.testing.assert_array_equal(more.tokens[:, :4, :6], straight.tokens)
 
 
 def test_filler_rows_are_empty_and_hold_nobody_up(toy, sample):
