@@ -107,6 +107,10 @@ def make_stage(config: StageConfig, model: StageModel, directory: pathlib.Path, 
             f"stage {config.name!r}: lora.rank={config.lora.rank}, but low-rank adapters are not "
             "built yet; set it to 0 to train the parameters themselves"
         )
+    if config.rl.dynamic_sampling:
+        raise ConfigError(
+            f"stage {config.name!r}: rl.dynamic_sampling is not built yet; set it to False"
+        )
     if config.kind == "sight":
         source = SightSource(
             model.batcher, batch=config.batch, num_batches=config.steps, seed=seed)

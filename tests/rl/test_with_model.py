@@ -31,7 +31,7 @@ def guard():
     cfg = dataclasses.replace(
         cfg,
         text=dataclasses.replace(cfg.text, num_hidden_layers=2),
-        vision=dataclasses.replace(cfg.vision, depth=2, fullatt_block_indexes=(1,)),
+        vision=dataclasses.replace(cfg.vision, depth=1, fullatt_block_indexes=(0,)),
     )
     params = jax.jit(lambda key: models.init_params(cfg, key))(jax.random.key(0))
     return cfg, bind(models, cfg), params
