@@ -58,9 +58,7 @@ def token_logprobs(
         segments.append(answer_segment(prompts, tokens[..., :-1], mask[..., 1:], 0))
     hidden, _ = fns.forward(params, tuple(segments), vision, None)
 
-    first_logits = transform(
-        fns.unembed(params, last_hidden(hidden[0], prompts.prompt.mask))
-    )
+    first_logits = transform(fns.unembed(params, last_hidden(hidden[0], prompts.prompt.mask)))
     first_logp, first_entropy = _score(first_logits, tokens[..., 0])
     logp = first_logp[..., None]
     entropy = jnp.broadcast_to(first_entropy[:, None, None], logp.shape)
@@ -88,7 +86,7 @@ def next_token_logits(
 
 
 def _score(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """Log-probabilities [..., k] of `targets` [..., k] and entropy [...] under `logits` [..., V]."""
+    """Log-probabilities [..., k] of `targets` [..., k], and entropy [...], of `logits` [..., V]."""
     normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     logp = jnp.take_along_axis(logits, targets, axis=-1) - normaliser
     log_all = logits - normaliser

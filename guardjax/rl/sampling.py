@@ -79,7 +79,8 @@ def generate(
       params: its parameters.
       prompts: B prompts. A row that is all padding (a filler) gets empty, ended answers and
         never holds the others up.
-      key: one PRNG key, typed or raw.
+      key: one PRNG key, typed or raw, of the default threefry kind: under `vmap` an "rbg" key
+        would make a sample depend on its neighbours.
       sampling: static numbers.
       transform: temperature and allowed tokens, the same that the loss uses.
       example_index: [B] int32, which example each row is; by default its row.
