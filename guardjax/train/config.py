@@ -7,6 +7,7 @@ defaults; `resolve` turns it into a frozen `RunConfig`, in which every value is 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ __all__ = [
     "resolve", "to_text",
 ]
 
-EXAMPLE_KINDS = ("judge", "caption", "question", "read")
+EXAMPLE_KINDS = ("judge", "caption", "question", "read", "study", "retell", "ask")
 
 
 # Stands before the classes: their default values are built, and checked, while this is read.
@@ -32,11 +33,14 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
-    """The policy world that the run trains and is measured on."""
+    """The policy world that the run trains and is measured on.
+
+    Sizes count edited pairs, as `guardjax data build --size` does: 4,096 pairs are 8,192 pictures.
+    """
 
     sizes: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: {"train": 4096, "dev": 256, "test": 512})  # scenes a split
-    seed: int = 0                       # every scene follows from it
+        default_factory=lambda: {"train": 4096, "dev": 256, "test": 512})  # edited pairs a split
+    seed: int = 0                       # every pair follows from it
 
     def __post_init__(self) -> None:
         _require(all(n >= 0 for n in self.sizes.values()), "sizes must not be negative")
@@ -70,9 +74,20 @@ class LoraConfig:
 
     rank: int = 0
     alpha: float = 16.0                 # adapters are scaled by alpha / rank
+    targets: tuple[str, ...] = (        # names or patterns of modules, see `lora.target_kernels`
+        "model/.*/self_attn/[qkvo]_proj", "model/.*/mlp/(gate|up|down)_proj")
 
     def __post_init__(self) -> None:
         _require(self.rank >= 0, f"rank must be >= 0, got {self.rank}")
+        _require(self.alpha > 0, f"alpha must be positive, got {self.alpha}; for no adapters set "
+                                 "rank to 0")
+        _require(bool(self.targets), "targets must name a module; for no adapters set rank to 0")
+        for target in self.targets:
+            try:
+                re.compile(f"(?:{target})")     # as a part, which is how it will stand
+            except re.error as error:
+                raise ValueError(
+                    f"targets: {target!r} is no regular expression: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +104,8 @@ class RLConfig:
     aggregate: Literal["sequence_mean", "token_mean", "constant"] = "constant"  # over tokens
     entropy_coef: float = 0.0           # weight of the entropy bonus
     reward: str = "gated"               # name of a reward composition
-    dynamic_sampling: bool = False      # redraw prompts whose group has one reward only
-    dynamic_rounds: int = 4             # at most so many draws a step
+    dynamic_sampling: bool = False      # replace prompts whose group has one reward only; "grpo"
+    dynamic_rounds: int = 4             # at most so many batches are drawn a step
 
     def __post_init__(self) -> None:
         _require(self.group_size >= 2, f"group_size must be >= 2, got {self.group_size}")
@@ -113,6 +128,8 @@ class StageConfig:
     optim: OptimConfig = OptimConfig()
     data: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: {"judge": 1.0})  # example kind -> weight in the mixture
+    plain_share: float = 0.0            # of varied policies that hold plain bans only
+    spell_share: float = 0.0            # of scenes in words that are spelled like image tokens
     policies: str = "varied"            # "varied" draws a policy a prompt; "L3" is one level
     freeze: tuple[str, ...] = ()        # parameter groups that stay as they are, e.g. "visual"
     lora: LoraConfig = LoraConfig()
@@ -130,6 +147,9 @@ class StageConfig:
                 "example kind in data", kind, EXAMPLE_KINDS))
             _require(weight >= 0, f"data.{kind} must be >= 0, got {weight}")
         _require(any(self.data.values()), "data has no positive weight")
+        _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
+                 f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
+                 "false")
 
 
 @dataclasses.dataclass(frozen=True)

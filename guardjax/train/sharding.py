@@ -42,6 +42,8 @@ RULE_SETS: dict[str, RuleSet] = {
     "single": RuleSet(rules=((r"", "replicate"),)),
     # What pmap was for: whole parameters everywhere, XLA sums the gradients.
     "data_parallel": RuleSet(rules=((r"", "replicate"),)),
+    # Low-rank adapters fall to the last rule: the kernel's side of a factor is split, never the
+    # rank, and the small factors are whole everywhere.
     "fsdp": RuleSet(rules=(
         (r"(^|/)(bias|scale|[^/]*norm[^/]*)(/|$)", "replicate"),
         (r"", "largest"),

@@ -1,4 +1,8 @@
-"""A toy run, small enough to be compiled in a blink: a line through noise, read with grain."""
+"""Runs that are small enough for a unit test.
+
+`toy` is a line through noise, compiled in a blink. `small_guard` is the real architecture with one
+layer of each kind and the base's tokenizer, for the real stages.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -16,15 +20,23 @@ import numpy as np
 import pytest
 import rich.console
 
+from guardjax import models
+from guardjax.cli.compose import model_dir
+from guardjax.data.batching import load_batcher
+from guardjax.data.sources import Batch
+from guardjax.models.tiny import tiny_config
+from guardjax.rl.model_fns import bind
 from guardjax.train.checkpoint import Checkpointer
-from guardjax.train.config import CheckpointConfig, LogConfig, OptimConfig
+from guardjax.train.config import CheckpointConfig, LogConfig, OptimConfig, StageConfig
 from guardjax.train.console import RunConsole, SampleRow
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.loop import run_stages
 from guardjax.train.metrics import MetricWriter
 from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.stages.model import StageModel
 from guardjax.train.state import Bundle, init_state, merge_params, split_params
 from guardjax.train.steps import make_train_step
+from guardjax.types import PolicyExample
 
 
 def toy_params() -> dict[str, Any]:
@@ -130,3 +142,98 @@ def toy_of() -> Callable[[pathlib.Path], Toy]:
 @pytest.fixture
 def toy(tmp_path: pathlib.Path) -> Toy:
     return Toy(tmp_path)
+
+
+@dataclasses.dataclass
+class ReadSource:
+    """Batches of judged prompts in words; those in `pictures` show a picture instead.
+
+    `flat(index, row)` marks prompts for rewards that look at `facts["flat"]`.
+    """
+
+    batcher: Any
+    num: int
+    batch: int = 4
+    pictures: tuple[int, ...] = ()
+    flat: Callable[[int, int], bool] = lambda index, row: False
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __getitem__(self, index: int) -> Batch:
+        examples = tuple(self._example(int(index), row) for row in range(self.batch))
+        tokens, length = self.batcher.answers([[e.answer] for e in examples])
+        return Batch(examples, self.batcher.prompts(examples), tokens, length)
+
+    def _example(self, index: int, row: int) -> PolicyExample:
+        label = ("safe", "unsafe")[(index + row) % 2]
+        image = None
+        if index in self.pictures:
+            image = np.random.default_rng((index, row)).integers(0, 256, (64, 64, 3), np.uint8)
+        return PolicyExample(
+            f"{index}/{row}", "judge", "safe?", f"R{row}: no knife.", image,
+            answer="unsafe" if label == "unsafe" else "safe", label=label,
+            facts={"rules": (f"R{row}",), "flat": self.flat(index, row)})
+
+
+@dataclasses.dataclass
+class Interrupted:
+    """A stage that something stops before one of its steps."""
+
+    stage: Any
+    at: int
+    error: type[BaseException]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stage, name)
+
+    def step(self, bundle: Bundle, batch: Any) -> Any:
+        if bundle.clock.step == self.at:
+            raise self.error
+        return self.stage.step(bundle, batch)
+
+
+@dataclasses.dataclass
+class SmallGuard:
+    """One layer of each kind, width 32."""
+
+    model: StageModel
+    params: Any
+    source: Callable[..., ReadSource]
+    interrupted: type[Interrupted] = Interrupted
+
+    def config(self, kind: str, steps: int, **changes: Any) -> StageConfig:
+        optim = OptimConfig(lr=0.02, schedule="constant")
+        return StageConfig(kind=kind, steps=steps, batch=4, optim=optim, **changes)
+
+    def run(self, stages: list[Any], folder: pathlib.Path, every: int = 2) -> Bundle:
+        with Checkpointer(folder, CheckpointConfig(every_steps=every)) as saver:
+            return run_stages(
+                stages, Bundle(frozen=self.params), checkpointer=saver,
+                writer=MetricWriter(folder), console=RunConsole(enabled=False),
+                guard=NonFiniteGuard(3, saver.dump), log=LogConfig(every_steps=1))
+
+
+@pytest.fixture(scope="session")
+def small_guard() -> SmallGuard:
+    batcher = load_batcher(model_dir("base"))
+    first = batcher.tokenizer.pad_id
+    cfg = tiny_config(-(-batcher.tokenizer.vocab_size // 64) * 64, first_special_id=first)
+    text = dataclasses.replace(
+        cfg.text, num_hidden_layers=1, hidden_size=32, intermediate_size=48,
+        num_attention_heads=2, num_key_value_heads=1, mrope_section=(2, 3, 3))
+    vision = dataclasses.replace(
+        cfg.vision, depth=1, hidden_size=32, intermediate_size=48, fullatt_block_indexes=(0,),
+        out_hidden_size=32)
+    cfg = dataclasses.replace(cfg, text=text, vision=vision)
+    model = StageModel(cfg, bind(models, cfg), batcher)
+    return SmallGuard(model, models.init_params(cfg, jax.random.key(0)),
+                      functools.partial(ReadSource, batcher))
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Compile fast and run slowly: for programs that are small and run a few times."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

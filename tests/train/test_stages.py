@@ -44,9 +44,10 @@ def test_another_config_is_refused_with_the_difference(tmp_path) -> None:
         run("sft_l3", tmp_path, 1, "stages.0.optim.lr=0.5")
 
 
-def test_adapters_are_refused_until_they_exist(tmp_path) -> None:
-    with pytest.raises(ConfigError, match="lora.rank=4"):
-        run("sft_l3", tmp_path, 1, "stages.0.lora.rank=4")
+def test_adapters_for_unknown_modules_are_refused_before_the_first_step(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"'q_porj'\. Did you mean 'q_proj'"):
+        run("sft_l3", tmp_path, 1, "stages.0.lora.rank=4", "stages.0.lora.targets=v_proj,q_porj")
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_listed_answers_are_all_verdicts_and_differ() -> None:

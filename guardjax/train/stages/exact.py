@@ -6,7 +6,6 @@ listed answers are `safe` and every way to cite the policy's rules; anything els
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from typing import Any
 
@@ -21,8 +20,9 @@ from guardjax.rl.exact import expected_reward_of_answers
 from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
 from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.recipe import make_recipe, start_stage
 from guardjax.train.stages.model import StageModel
-from guardjax.train.state import Bundle, init_state, merge_params, split_params
+from guardjax.train.state import Bundle
 from guardjax.train.steps import make_train_step
 
 MAX_RULES = 5           # of the policies that can be listed: 1 + 2**5 - 1 answers
@@ -34,14 +34,15 @@ class ExactStage:
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         self.name, self.num_steps = config.name, config.steps
-        self._config, self._model, self._source, self._seed = config, model, source, seed
+        self._model, self._source, self._seed = model, source, seed
+        self.recipe = make_recipe(config.freeze, config.lora)
         self._reward = reward_by_name(config.rl.reward)
         self._tx = make_optimizer(config.optim, config.steps)
         transform = model.transform(config.rl.temperature)
 
         def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
             del key
-            params = merge_params(trained, frozen)
+            params = self.recipe.merge(trained, frozen)
             logp, _ = token_logprobs(
                 model.fns, params, batch["prompts"], batch["tokens"], batch["length"], transform)
             answers = jnp.where(batch["length"] > 0, logp.sum(-1), _IMPOSSIBLE)
@@ -49,7 +50,8 @@ class ExactStage:
             count = jnp.float32(expected.shape[0])
             listed = jnp.exp(answers).sum()
             return -expected.sum(), count, {
-                "reward/expected": (expected.sum(), count), "exact/listed": (listed, count)}
+                "reward/expected": (expected.sum(), count), "exact/listed": (listed, count),
+                "exact/tokens": (batch["length"].sum().astype(jnp.float32), count)}
 
         self._step = make_train_step(
             loss, self._tx, name=config.name, schedule=make_schedule(config.optim, config.steps))
@@ -57,10 +59,8 @@ class ExactStage:
 
     def init(self, bundle: Bundle) -> Bundle:
         """Splits trained from frozen parameters and opens the data."""
-        trained, frozen = split_params(bundle.frozen, self._config.freeze)
-        state = init_state(trained, self._tx, jax.random.key(self._seed))
-        return dataclasses.replace(
-            bundle, state=state, frozen=frozen, data_iterator=iterate(self._source))
+        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
+                           data_iterator=iterate(self._source))
 
     def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, None]:
         """Lists the answers, rewards them, and takes one update."""

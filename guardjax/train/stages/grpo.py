@@ -2,22 +2,19 @@
 
 One update per rollout: the old log-probabilities are the stop-gradient of the recomputed ones, so
 the ratio is 1 and the clip inert, as in the paper's released settings. With a frozen tower the
-pictures are encoded once, for sampling, reference and loss alike.
+pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
+on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from guardjax.data.sources import Batch, BatchSource, iterate
-from guardjax.policies import parse_verdict
-from guardjax.rewards.compose import Scores
 from guardjax.rewards.named import reward_by_name
 from guardjax.rl.advantages import group_advantages, zero_variance
 from guardjax.rl.answers import completion_mask
@@ -29,88 +26,101 @@ from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.console import SampleRow
 from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.recipe import Recipe, make_recipe, start_stage
+from guardjax.train.stages import dynamic
 from guardjax.train.stages.model import StageModel
-from guardjax.train.state import Bundle, init_state, merge_params, split_params
+from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
+from guardjax.train.state import Bundle
 from guardjax.train.steps import make_train_step
-from guardjax.types import PolicyExample
-
-_TABLE_ROWS = 6
 
 
 class GRPOStage:
     """Group-relative policy optimisation over judged prompts."""
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
+        if config.rl.dynamic_sampling:
+            dynamic.check_source(config, len(source))
         self.name, self.num_steps = config.name, config.steps
-        self._config, self._model, self._source, self._seed = config, model, source, seed
+        self._rl, self._model, self._source, self._seed = config.rl, model, source, seed
+        self.recipe = make_recipe(config.freeze, config.lora)
         self._reward = reward_by_name(config.rl.reward)
         self._tx = make_optimizer(config.optim, config.steps)
-        self._rollout = CountedJit(_make_rollout(config, model), f"{config.name}/rollout")
+        self._rollout = CountedJit(
+            _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
         self._step = make_train_step(
-            _make_loss(config, model), self._tx, name=f"{config.name}/update",
+            _make_loss(config, model, self.recipe), self._tx, name=f"{config.name}/update",
             schedule=make_schedule(config.optim, config.steps))
         self.jits = [self._rollout, self._step]
 
     def init(self, bundle: Bundle) -> Bundle:
         """The reference is the model as this stage finds it."""
-        trained, frozen = split_params(bundle.frozen, self._config.freeze)
-        key = jax.random.key(self._seed)
-        return dataclasses.replace(
-            bundle, state=init_state(trained, self._tx, key), frozen=frozen,
-            ref_params=jax.tree.map(jnp.copy, trained), data_iterator=iterate(self._source))
+        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
+                           data_iterator=iterate(self._source), with_reference=True)
 
     def step(
         self, bundle: Bundle, batch: Batch
     ) -> tuple[Bundle, Any, Callable[[], Sequence[SampleRow]]]:
-        """One rollout and one update."""
-        group = self._config.rl.group_size
-        key = jax.random.fold_in(bundle.state.key, bundle.state.step)
-        samples, features = self._rollout(bundle.state.params, bundle.frozen, batch.prompts, key)
-        host = jax.device_get(samples)
-        texts = self._texts(host)
-        examples = [example for example in batch.examples for _ in range(group)]
-        scores = self._reward.score(examples, texts)
-        arrays = {
-            "prompts": batch.prompts, "tokens": samples.tokens, "length": samples.length,
-            "sampled_logp": samples.logp,
-            "rewards": scores.value.reshape(-1, group).astype(np.float32),
-            "valid": scores.applies.reshape(-1, group), "features": features,
-        }
+        """One rollout, or several with dynamic sampling, and one update.
+
+        Rewards are logged over all prompts drawn, not over those that were chosen for their
+        rewards.
+        """
+        def roll(batch: Batch, first: int) -> Rollout:
+            return self._roll(bundle, batch, first)
+
+        if self._rl.dynamic_sampling:
+            drawn = dynamic.draw_rounds(
+                roll, batch, bundle.data_iterator, self._rl.dynamic_rounds)
+            arrays = dynamic.gather_update(drawn, self._model.batcher)
+            logged = dynamic.round_metrics(drawn)
+        else:
+            drawn = [roll(batch, 0)]
+            arrays = drawn[0].answers() | {
+                "prompts": batch.prompts, "features": drawn[0].features}
+            logged = {}
         frozen = {"frozen": bundle.frozen, "ref": bundle.ref_params}
         state, metrics = self._step(bundle.state, frozen, arrays)
-        metrics = dict(metrics) | _reward_metrics(scores, examples, texts, host)
-        return (bundle.replace(state=state), metrics,
-                lambda: _table(examples, texts, scores, group))
+        metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
+        return bundle.replace(state=state), metrics, drawn[0].table
 
     def finish(self, bundle: Bundle) -> Bundle:
         """All parameters, nothing else."""
         return bundle.finished()
 
-    def _texts(self, samples: Any) -> list[str]:
-        """Decoded completions, row b * G + g; "" for one that the limit cut."""
-        tokenizer = self._model.batcher.tokenizer
-        flat = zip(samples.tokens.reshape(-1, samples.tokens.shape[-1]),
-                   samples.length.reshape(-1), samples.ended.reshape(-1), strict=True)
-        return [tokenizer.decode(row[:n]) if ended else "" for row, n, ended in flat]
+    def _roll(self, bundle: Bundle, batch: Batch, first: int) -> Rollout:
+        """Samples and rewards; `first` prompts were drawn before in this step.
+
+        Rewards are given before any prompt is taken out: some look at both members of a pair.
+        """
+        key = jax.random.fold_in(bundle.state.key, bundle.state.step)
+        samples, features = self._rollout(
+            bundle.state.params, bundle.frozen, batch.prompts, key, jnp.int32(first))
+        samples = jax.device_get(samples)
+        texts = decode_answers(samples, self._model.batcher.tokenizer)
+        scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts)
+        return Rollout(batch.examples, features, samples, texts, scores)
 
 
-def _make_rollout(config: StageConfig, model: StageModel) -> Callable[..., Any]:
+def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
     tokenizer, rl = model.batcher.tokenizer, config.rl
     sampling = SamplingParams(rl.group_size, rl.max_tokens, tokenizer.end_id, tokenizer.pad_id)
     transform = model.transform(rl.temperature)
 
-    def rollout(trained: Any, frozen: Any, prompts: Any, key: jax.Array) -> tuple[Any, Any]:
-        params = merge_params(trained, frozen)
+    def rollout(
+        trained: Any, frozen: Any, prompts: Any, key: jax.Array, first: jax.Array
+    ) -> tuple[Any, Any]:
+        params = recipe.merge(trained, frozen)
         features = encode_vision(model.fns, params, prompts)
-        samples = generate(
-            model.fns, params, prompts, key, sampling, transform, features=features)
+        index = first + jnp.arange(prompts.next_pos.shape[0], dtype=jnp.int32)
+        samples = generate(model.fns, params, prompts, key, sampling, transform,
+                           example_index=index, features=features)
         # Features of a tower that is trained must be encoded again, with their gradient.
-        return samples, features if "visual" in config.freeze else None
+        return samples, None if "visual" in trained else features
 
     return rollout
 
 
-def _make_loss(config: StageConfig, model: StageModel) -> Callable[..., Any]:
+def _make_loss(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
     rl, transform = config.rl, model.transform(config.rl.temperature)
     loss_params = LossParams(
         clip_low=rl.clip_low, clip_high=rl.clip_high, kl_coef=rl.kl_coef,
@@ -118,14 +128,16 @@ def _make_loss(config: StageConfig, model: StageModel) -> Callable[..., Any]:
 
     def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
         del key
+        params, features = recipe.merge(trained, frozen["frozen"]), batch["features"]
+        if "visual" not in trained:
+            features = encode_vision(model.fns, params, batch["prompts"], features)
         args = (batch["prompts"], batch["tokens"], batch["length"], transform)
-        params = merge_params(trained, frozen["frozen"])
-        logp, entropy = token_logprobs(model.fns, params, *args, features=batch["features"])
+        logp, entropy = token_logprobs(model.fns, params, *args, features=features)
         ref_logp = None
         if rl.kl_coef > 0:
-            ref = merge_params(frozen["ref"], frozen["frozen"])
+            ref = recipe.merge(frozen["ref"], frozen["frozen"])
             ref_logp = jax.lax.stop_gradient(
-                token_logprobs(model.fns, ref, *args, features=batch["features"])[0])
+                token_logprobs(model.fns, ref, *args, features=features)[0])
         advantages = group_advantages(
             batch["rewards"], scale=rl.advantage_scale, valid=batch["valid"])
         flat = zero_variance(batch["rewards"], batch["valid"])
@@ -140,33 +152,9 @@ def _make_loss(config: StageConfig, model: StageModel) -> Callable[..., Any]:
     return loss
 
 
-def _reward_metrics(
-    scores: Scores, examples: Sequence[PolicyExample], texts: Sequence[str], samples: Any
+def _sum_pairs(
+    metrics: Sequence[dict[str, tuple[float, float]]]
 ) -> dict[str, tuple[float, float]]:
-    """(sum, count) of every reward part, and what the answers look like."""
-    metrics = {f"reward/{name}": pair for name, pair in scores.sums().items()}
-    verdicts = [parse_verdict(text, e.facts.get("rules"))
-                for e, text in zip(examples, texts, strict=True)]
-    num = float(len(verdicts))
-    right = sum(v.outcome == e.label for v, e in zip(verdicts, examples, strict=True))
-    return metrics | {
-        "rollout/right": (float(right), num),
-        "rollout/unsafe": (float(sum(v.outcome == "unsafe" for v in verdicts)), num),
-        "rollout/invalid": (float(sum(v.problem is not None for v in verdicts)), num),
-        "rollout/truncated": (float((~samples.ended).sum()), num),
-        "rollout/tokens": (float(samples.length.sum()), num),
-    }
-
-
-def _table(
-    examples: Sequence[PolicyExample], texts: Sequence[str], scores: Scores, group: int
-) -> list[SampleRow]:
-    """One answer each of the first few prompts."""
-    rows = []
-    for index in range(0, min(len(texts), _TABLE_ROWS * group), group):
-        verdict = parse_verdict(texts[index], examples[index].facts.get("rules"))
-        parts = {name: float(value[index]) for name, (value, _) in scores.parts.items()}
-        rows.append(SampleRow(
-            policy=examples[index].policy_text, rationale=verdict.rationale or "",
-            verdict=f"{texts[index]} (gold: {examples[index].label})", reward=parts))
-    return rows
+    """Adds (sum, count) of several batches, name by name."""
+    return {name: tuple(sum(part) for part in zip(*(each[name] for each in metrics)))
+            for name in metrics[0]}

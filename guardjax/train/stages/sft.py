@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -13,8 +12,9 @@ from guardjax.rl.answers import completion_mask
 from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
 from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.recipe import make_recipe, start_stage
 from guardjax.train.stages.model import StageModel
-from guardjax.train.state import Bundle, init_state, merge_params, split_params
+from guardjax.train.state import Bundle
 from guardjax.train.steps import make_train_step
 
 
@@ -23,19 +23,21 @@ class SFTStage:
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         self.name, self.num_steps = config.name, config.steps
-        self._config, self._model, self._source, self._seed = config, model, source, seed
+        self._source, self._seed = source, seed
+        self.recipe = make_recipe(config.freeze, config.lora)
         self._tx = make_optimizer(config.optim, config.steps)
         transform = model.transform()
 
         def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
             del key
-            params = merge_params(trained, frozen)
+            params = self.recipe.merge(trained, frozen)
             logp, _ = token_logprobs(
                 model.fns, params, batch["prompts"], batch["tokens"], batch["length"], transform)
             mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
             count = mask.sum().astype(jnp.float32)
             whole = jnp.all((logp > jnp.log(0.5)) | ~mask, axis=-1)
-            metrics = {"sft/likely_answers": (whole.sum(), jnp.float32(whole.size))}
+            metrics = {"sft/likely_answers": (whole.sum(), jnp.float32(whole.size)),
+                       "sft/tokens": (count, jnp.float32(whole.size))}
             return -logp.sum(), count, metrics
 
         self._step = make_train_step(
@@ -44,11 +46,8 @@ class SFTStage:
 
     def init(self, bundle: Bundle) -> Bundle:
         """Splits trained from frozen parameters and opens the data."""
-        trained, frozen = split_params(bundle.frozen, self._config.freeze)
-        key = jax.random.key(self._seed)
-        return dataclasses.replace(
-            bundle, state=init_state(trained, self._tx, key), frozen=frozen,
-            data_iterator=iterate(self._source))
+        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
+                           data_iterator=iterate(self._source))
 
     def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, None]:
         """One update."""

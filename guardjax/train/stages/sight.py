@@ -10,7 +10,6 @@ source.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -20,8 +19,9 @@ from guardjax.data.sight import SightBatch, SightSource
 from guardjax.data.sources import iterate
 from guardjax.train.config import StageConfig
 from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.recipe import make_recipe, start_stage
 from guardjax.train.stages.model import StageModel
-from guardjax.train.state import Bundle, init_state, merge_params, split_params
+from guardjax.train.state import Bundle
 from guardjax.train.steps import make_train_step
 from guardjax.types import Array
 
@@ -63,11 +63,13 @@ class SightStage:
     def __init__(self, config: StageConfig, model: StageModel, source: SightSource, seed: int):
         self.name, self.num_steps = config.name, config.steps
         self._source, self._seed = source, seed
+        others = ("model",) if model.cfg.tie_word_embeddings else ("model", "lm_head")
+        self.recipe = make_recipe(others, config.lora)
         self._tx = make_optimizer(config.optim, config.steps)
 
         def loss(trained: Any, frozen: Any, batch: SightBatch, key: jax.Array):
             del key
-            params = merge_params(trained, frozen)
+            params = self.recipe.merge(trained, frozen)
             features = model.fns.encode(params, batch["vision"])
             words = params["model"]["embed_tokens"]["embedding"]
             return naming_loss(features, words, batch["word_ids"], batch["weights"])
@@ -78,11 +80,8 @@ class SightStage:
 
     def init(self, bundle: Bundle) -> Bundle:
         """Everything but the tower is frozen."""
-        others = tuple(name for name in bundle.frozen if name != "visual")
-        trained, frozen = split_params(bundle.frozen, others)
-        state = init_state(trained, self._tx, jax.random.key(self._seed))
-        return dataclasses.replace(
-            bundle, state=state, frozen=frozen, data_iterator=iterate(self._source))
+        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
+                           data_iterator=iterate(self._source))
 
     def step(self, bundle: Bundle, batch: SightBatch) -> tuple[Bundle, Any, None]:
         """One update."""

@@ -1,0 +1,88 @@
+"""Sampled answers to a batch of prompts with their rewards, and what the log says of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from guardjax.policies import parse_verdict
+from guardjax.rewards.compose import Scores
+from guardjax.rl.advantages import zero_variance
+from guardjax.train.console import SampleRow
+from guardjax.types import Array, PolicyExample, Samples
+
+_TABLE_ROWS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """G answers to each of B prompts. Everything but `features` is on the host."""
+
+    examples: tuple[PolicyExample, ...]     # B
+    features: Array | None                  # [B, U, D], None where the tower is trained
+    samples: Samples                        # lead [B, G]
+    texts: Sequence[str]                    # answer b * G + g; "" where the limit cut it
+    scores: Scores                          # of the texts
+
+    def answers(self) -> dict[str, np.ndarray]:
+        """What an update needs of the answers, each with lead [B, G]."""
+        lead = self.samples.length.shape
+        return {
+            "tokens": self.samples.tokens, "length": self.samples.length,
+            "sampled_logp": self.samples.logp,
+            "rewards": self.scores.value.reshape(lead).astype(np.float32),
+            "valid": self.scores.applies.reshape(lead),
+        }
+
+    @functools.cached_property
+    def flat(self) -> np.ndarray:
+        """[B] bool, True where a prompt's rewards are all equal: it has no gradient."""
+        answers = self.answers()
+        return np.asarray(zero_variance(answers["rewards"], answers["valid"]))
+
+    def metrics(self) -> dict[str, tuple[float, float]]:
+        """(sum, count) of every reward part, and what the answers look like."""
+        rows = self._rows()
+        verdicts = [parse_verdict(text, e.facts.get("rules"))
+                    for e, text in zip(rows, self.texts, strict=True)]
+        num = float(len(verdicts))
+        right = sum(v.outcome == e.label for v, e in zip(verdicts, rows, strict=True))
+        return {f"reward/{name}": pair for name, pair in self.scores.sums().items()} | {
+            "rollout/right": (float(right), num),
+            "rollout/unsafe": (float(sum(v.outcome == "unsafe" for v in verdicts)), num),
+            "rollout/invalid": (float(sum(v.problem is not None for v in verdicts)), num),
+            "rollout/truncated": (float((~self.samples.ended).sum()), num),
+            "rollout/tokens": (float(self.samples.length.sum()), num),
+        }
+
+    def table(self) -> list[SampleRow]:
+        """One answer each of the first few prompts."""
+        rows, group = [], self.samples.length.shape[1]
+        for b, example in enumerate(self.examples[:_TABLE_ROWS]):
+            text = self.texts[b * group]
+            verdict = parse_verdict(text, example.facts.get("rules"))
+            parts = {name: float(value[b * group])
+                     for name, (value, _) in self.scores.parts.items()}
+            rows.append(SampleRow(
+                policy=example.policy_text, rationale=verdict.rationale or "",
+                verdict=f"{text} (gold: {example.label})", reward=parts))
+        return rows
+
+    def _rows(self) -> list[PolicyExample]:
+        return per_answer(self.examples, self.samples.length.shape[1])
+
+
+def per_answer(examples: Sequence[PolicyExample], group: int) -> list[PolicyExample]:
+    """Each example `group` times, row b * G + g."""
+    return [example for example in examples for _ in range(group)]
+
+
+def decode_answers(samples: Samples, tokenizer: Any) -> list[str]:
+    """Texts of samples with lead [B, G] on the host, row b * G + g; "" for one the limit cut."""
+    flat = zip(samples.tokens.reshape(-1, samples.tokens.shape[-1]),
+               samples.length.reshape(-1), samples.ended.reshape(-1), strict=True)
+    return [tokenizer.decode(row[:n]) if ended else "" for row, n, ended in flat]
