@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from guardjax.data import tasks
+from guardjax.eval.controls import remove_images, shuffle_policies, tell_in_words
 from guardjax.eval.guard import Guard
 from guardjax.eval.harness import (
     Question,
@@ -17,21 +18,35 @@ from guardjax.eval.harness import (
 )
 from guardjax.eval.records import Prediction
 from guardjax.policies import PolicySplits
+from guardjax.train.jsonl import JsonLinesFile
 from guardjax.world import builder
 from guardjax.world.builder import WorldRecord
 
-HELD_OUT = ("test_wordings", "test_categories", "test_shapes")
+LOOKS_FILE = "looks.jsonl"
+HELD_OUT_POLICIES = ("test_wordings", "test_categories", "test_shapes")
+HELD_OUT_WORLDS = ("test_artist", "test_background", "test_object")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How many edited pairs of the world's test split each part of the evaluation takes."""
+    """How many edited pairs of the world each part of the evaluation takes.
 
-    policies: int = 50      # under 4 test policies each: 8 prompts a pair
+    Everything held out belongs to the split "test" and is left out of any other, so that looking
+    at dev never is a look at test.
+    """
+
+    policies: int = 50      # under 4 policies each: 8 prompts a pair
     ladder: int = 10        # under 5 levels each: 10 prompts a pair
     retention: int = 25     # a caption and a question of each picture: 4 prompts a pair
-    held_out: int = 0       # under 4 policies of each held-out split
-    words: int = 0          # the test policies with the picture told in words (oracle sight)
+    held_out: int = 0       # under 4 policies of each held-out split of policies
+    controls: int = 0       # of the pairs of `policies`: each of the three controls
+    worlds: int = 0         # of each held-out split of the world: 8 prompts a pair, 4 of retention
+
+
+# What a row of the experiment is measured with: 5,700 prompts on test, 2,700 on dev.
+FULL = Plan(policies=100, ladder=50, retention=50, held_out=50, controls=50, worlds=50)
+# At most 400 prompts.
+SHORT = Plan(policies=24, ladder=10, retention=20)
 
 
 def test_records(directory: pathlib.Path, split: str, pairs: int) -> list[WorldRecord]:
@@ -40,20 +55,56 @@ def test_records(directory: pathlib.Path, split: str, pairs: int) -> list[WorldR
     return [source[i] for i in range(min(2 * pairs, len(source)))]
 
 
+def evaluation_world(cache: pathlib.Path, plan: Plan, split: str = "test") -> pathlib.Path:
+    """The build of the world that a plan needs, made if need be; of no use for training."""
+    sizes = {split: max(plan.policies, plan.ladder, plan.retention, plan.held_out, 1)}
+    if split == "test" and plan.worlds:
+        sizes |= dict.fromkeys(HELD_OUT_WORLDS, plan.worlds)
+    return builder.build(cache / "world", sizes)
+
+
+def left_out(directory: pathlib.Path) -> Mapping[str, str]:
+    """Splits that this machine cannot draw -> why."""
+    return builder.check_complete(directory)["left_out"]
+
+
 def plan_questions(
     directory: pathlib.Path, splits: PolicySplits, plan: Plan, split: str = "test"
 ) -> list[Question]:
-    """All questions of a plan over one split of the world."""
-    most = max(plan.policies, plan.ladder, plan.retention, plan.held_out, plan.words)
+    """All questions of a plan over one split of the world.
+
+    "dev" is asked under the dev policies and every other split under the test policies. The
+    policy questions and those of retention count towards `split`, levels of the ladder towards
+    "ladder", and each control and held-out split towards a name of its own. A held-out world that
+    the build does not have is left out; `left_out` says which and why.
+    """
+    most = max(plan.policies, plan.ladder, plan.retention, plan.held_out, plan.controls)
     records = test_records(directory, split, most)
-    questions = policy_questions(records[:2 * plan.policies], splits, "test")
-    questions += ladder_questions(records[:2 * plan.ladder])
-    questions += retention_questions(records[:2 * plan.retention])
-    for name in HELD_OUT:
+    policies = "dev" if split == "dev" else "test"
+    main = policy_questions(records[:2 * plan.policies], splits, policies, name=split)
+    questions = main + ladder_questions(records[:2 * plan.ladder])
+    questions += retention_questions(records[:2 * plan.retention], split)
+    if plan.controls:
+        chosen = {record.scene_id for record in records[:2 * plan.controls]}
+        some = [question for question in main if question.example.image_id in chosen]
+        questions += shuffle_policies(some) + remove_images(some) + tell_in_words(some, records)
+    if split != "test":
+        return questions
+    for name in HELD_OUT_POLICIES:
         questions += policy_questions(records[:2 * plan.held_out], splits, name)
-    questions += policy_questions(
-        records[:2 * plan.words], splits, "test", make=tasks.read, name="test_in_words")
+    for name in HELD_OUT_WORLDS:
+        if plan.worlds and name in builder.splits(directory):
+            seen = test_records(directory, name, plan.worlds)
+            questions += policy_questions(seen, splits, "test", name=name)
+            questions += retention_questions(seen, name)
     return questions
+
+
+def log_look(out: pathlib.Path, row: str, seed: int, model_hash: str, prompts: int) -> None:
+    """Adds a line to `looks.jsonl`: who looks at test, how often, is to be known afterwards."""
+    JsonLinesFile(out / LOOKS_FILE).append({
+        "row": row, "seed": seed, "model": model_hash, "prompts": prompts,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")})
 
 
 def measure(

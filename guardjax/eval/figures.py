@@ -26,6 +26,7 @@ _STYLE = {
     "xtick.color": _INK, "ytick.color": _INK, "legend.frameon": False, "lines.linewidth": 1.8,
 }
 _DPI = 160
+_PANELS_A_LINE = 3
 
 Series = Sequence[tuple[float, float]]      # (step, value)
 
@@ -47,7 +48,7 @@ def learning_curves(
     panels: Mapping[str, Mapping[str, Series]], *, xlabel: str = "step",
     as_percent: Sequence[str] = (),
 ) -> bytes:
-    """Panels side by side: panel title -> name of a run -> its points.
+    """Panels, three a line: panel title -> name of a run -> its points.
 
     A run has one colour in all panels. Panels named in `as_percent` are shares, shown in per
     cent. Few points are drawn with dots.
@@ -56,9 +57,13 @@ def learning_curves(
         raise ValueError("no panel to draw")
     names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2 * len(panels), 3.0), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axis, (title, runs) in zip(axes, panels.items(), strict=True):
+        columns = min(_PANELS_A_LINE, len(panels))
+        lines = math.ceil(len(panels) / columns)
+        figure = Figure(figsize=(4.2 * columns, 0.4 + 2.6 * lines), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+        for axis in axes[len(panels):]:
+            axis.set_axis_off()
+        for axis, (title, runs) in zip(axes, panels.items(), strict=False):
             scale = 100 if title in as_percent else 1
             for name, points in runs.items():
                 x, y = np.array(points, float).reshape(-1, 2).T
@@ -66,6 +71,7 @@ def learning_curves(
                           label=name, marker="o" if len(x) < 15 else None, markersize=3)
             axis.set_title(title)
             axis.set_xlabel(xlabel)
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axis.grid(axis="x", visible=False)
             if title in as_percent:
                 axis.set_ylim(0, 100)

@@ -71,14 +71,15 @@ def gallery_cases(
     policies: Mapping[str, tuple[str, str]], *, variants: Sequence[str], limit: int = 12,
     policies_per_case: int = 3, notes: Mapping[str, str] | None = None,
 ) -> list[Case]:
-    """Chooses pairs to show, the most telling first, and none twice.
+    """Chooses pairs to show, the most telling first, none twice, right and wrong answers alike.
 
     Args:
       predictions: judged rows of one split and one seed.
       pictures: image id -> picture, the members of a pair in the order to show them; pairs
         without both are left out.
       policies: policy id -> (title, text as shown to the model).
-      variants: whose answers to show, in this order. A cell needs an answer of each.
+      variants: whose answers to show, in this order. A cell needs an answer of each. The last
+        one's decide what counts as right and wrong.
       limit: number of pairs.
       policies_per_case: number of policies with a pair; those that make labels differ come first.
       notes: pair id -> a word about the edit.
@@ -106,7 +107,21 @@ def gallery_cases(
                 for policy in chosen)))
     # Stable sort: among equals the order of the predictions stays.
     cases.sort(key=lambda case: (not case.flips, -len(case.policies)))
-    return cases[:limit]
+    return _right_and_wrong(cases, limit)
+
+
+def _right_and_wrong(cases: Sequence[Case], limit: int) -> list[Case]:
+    """The first cases, as many where the last variant errs as where it does not, if there are."""
+    right = [all(cell.answers[-1].right for row in case.policies for cell in row.cells)
+             for case in cases]
+    num_right = min(sum(right), max(limit // 2, limit - right.count(False)))
+    room = {True: num_right, False: limit - num_right}
+    chosen = []
+    for case, is_right in zip(cases, right, strict=True):
+        if room[is_right] > 0:
+            chosen.append(case)
+            room[is_right] -= 1
+    return chosen
 
 
 def _most_telling(

@@ -34,6 +34,28 @@ class ReportFigure:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportTable:
+    """A further table of results under the main one."""
+
+    title: str
+    rows: Sequence[ResultRow]
+    variants: Sequence[str] | None = None
+    columns: Sequence[Column] = COLUMNS
+    note: str = ""
+    folded: bool = False    # closed until the reader opens it
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainTable:
+    """A table of text, such as what each run cost; the first column names the line."""
+
+    title: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What a report shows, in this order; empty parts are left out."""
 
@@ -44,7 +66,9 @@ class Report:
     variants: Sequence[str] | None = None           # order of the table
     columns: Sequence[Column] = COLUMNS
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # variant -> name
+    tables: Sequence[ReportTable] = ()
     contrasts: Sequence[ResultRow] = ()             # differences of two variants
+    plain_tables: Sequence[PlainTable] = ()
     figures: Sequence[ReportFigure] = ()
     cases: Sequence[Case] = ()
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -59,9 +83,11 @@ def render_report(report: Report) -> str:
         percent=percent, png=_data_uri, picture=_picture_uri, points=_points,
         metric=lambda name: METRICS[name].title if name in METRICS else name,
         contrast=lambda name: MINUS.join(report.names.get(v, v) for v in name.split(MINUS)))
-    lines = layout(report.rows, report.variants, report.columns)
+    main = ReportTable("Results", report.rows, report.variants, report.columns)
+    tables = [(table, lines, _best(lines, table.columns)) for table in (main, *report.tables)
+              for lines in [layout(table.rows, table.variants, table.columns)] if lines]
     return environment.get_template("report.html.j2").render(
-        report=report, lines=lines, best=_best(lines, report.columns), this_run=THIS_RUN,
+        report=report, tables=tables, this_run=THIS_RUN,
         variants=_gallery_variants(report.cases))
 
 

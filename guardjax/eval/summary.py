@@ -31,14 +31,13 @@ def summarise(
         runs = tabulate_runs(group)
         for name in metrics:
             options = {"draws": draws, "seed": seed, "level": level}
-            units = [(None, runs)]
-            if per_seed:
-                units += [(number, {number: cells}) for number, cells in runs.items()]
-            for number, part in units:
-                result = interval(METRICS[name], part, **options)
-                if result.n:
-                    rows.append(ResultRow(variant, split, name, result.value, result.low,
-                                          result.high, result.n, number))
+            whole = interval(METRICS[name], runs, **options)
+            units = [(None, whole)]
+            if per_seed:    # the only seed is the mean over seeds; it is not drawn twice
+                units += [(number, whole if len(runs) == 1 else interval(
+                    METRICS[name], {number: cells}, **options)) for number, cells in runs.items()]
+            rows += [ResultRow(variant, split, name, result.value, result.low, result.high,
+                               result.n, number) for number, result in units if result.n]
     return rows
 
 

@@ -7,13 +7,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+import rich.box
 from rich.table import Table
 
 from guardjax.eval.atomic import write_text
 
 THIS_RUN = "this run"
-CHECKED_IN = "checked-in, full run"
+CHECKED_IN = "full runs, checked in"
 _SCHEMA = 1
 
 
@@ -49,6 +51,25 @@ COLUMNS: tuple[Column, ...] = (
     Column("Invalid", "test", "invalid_rate"),
     Column("Retention", "test", "retention"),
 )
+
+
+# Splits on which something is held out -> what it is.
+HELD_OUT: Mapping[str, str] = MappingProxyType({
+    "test_wordings": "wordings", "test_categories": "categories", "test_shapes": "rule shapes",
+    "test_artist": "artist", "test_background": "photos", "test_object": "objects",
+})
+
+
+def columns_of(split: str) -> tuple[Column, ...]:
+    """`COLUMNS` for a run that was measured on another split than test."""
+    return tuple(dataclasses.replace(column, split=split) if column.split == "test" else column
+                 for column in COLUMNS)
+
+
+def held_out_columns(metric: str) -> tuple[Column, ...]:
+    """One metric on test and on every held-out split, side by side."""
+    return (Column("test", "test", metric),
+            *(Column(title, split, metric) for split, title in HELD_OUT.items()))
 
 
 def save_results(path: str | Path, rows: Iterable[ResultRow]) -> None:
@@ -144,13 +165,15 @@ def terminal_table(
 ) -> Table:
     """The table for `rich.console.Console.print`."""
     lines = layout(rows, variants, columns)
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
-    table.add_column("Variant", no_wrap=False)
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False,
+                  box=rich.box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("Variant", min_width=14)
     for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
+        table.add_column(column.title.replace(" ", "\n"), justify="right", min_width=8)
     for line in lines:
+        # The interval goes under its value: a terminal of 80 columns has room for seven of them.
         table.add_row(_label(line, lines, names),
-                      *(compact(cell) if cell else "" for cell in line.cells),
+                      *(compact(cell).replace(" ", "\n") if cell else "" for cell in line.cells),
                       style=None if line.source == THIS_RUN else "dim")
     return table
 

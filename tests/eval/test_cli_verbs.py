@@ -101,7 +101,6 @@ def test_help_shows_an_example(capsys):
 
 
 def test_data_build_show_and_card(tmp_path, capsys):
-    pytest.importorskip("resvg_py")
     assert run("data", "build", "--data-dir", tmp_path, "--size", "test=2") == 0
     assert run("data", "show", tmp_path, "--split", "test", "--out", tmp_path / "s.png") == 0
     assert Image.open(tmp_path / "s.png").size[0] > 100

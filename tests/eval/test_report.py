@@ -58,7 +58,7 @@ def test_nothing_is_loaded_from_outside(page):
 
 def test_every_part_is_there(page):
     for text in ("Results", "Differences", "Figures", "Edited pairs", "Where this comes from",
-                 "GRPO, varied policies − SFT, varied policies", "checked-in, full run",
+                 "GRPO, varied policies − SFT, varied policies", "full runs, checked in",
                  "Something wrong", "image-rendering: pixelated"):
         assert text in page
     assert "<script>alert(1)</script>" not in page

@@ -9,10 +9,13 @@ from rich.console import Console
 from guardjax.eval.summary import contrast, split_by_policy, summarise
 from guardjax.eval.tables import (
     CHECKED_IN,
+    HELD_OUT,
     THIS_RUN,
     Column,
     ResultRow,
+    columns_of,
     compact,
+    held_out_columns,
     load_results,
     markdown_table,
     save_results,
@@ -71,7 +74,21 @@ def test_terminal_table_shows_the_same_cells():
     console = Console(width=120, record=True, file=open("/dev/null", "w"))
     console.print(terminal_table(FULL + ROWS, columns=COLUMNS, title="Results"))
     text = console.export_text()
-    assert "83 [80–86]" in text and "grpo (checked-in, full run)" in text
+    assert "83" in text and "[80–86]" in text and "grpo (full runs, checked in)" in text
+
+
+def test_a_table_of_seven_columns_fits_eighty_characters():
+    columns = held_out_columns("pss")
+    rows = [ResultRow("grpo_varied", column.split, "pss", 1, 0.99, 1.0, 9) for column in columns]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    console.print(terminal_table(rows, columns=columns, names={"grpo_varied": "GRPO, varied"}))
+    text = console.export_text()
+    assert "GRPO, varied" in text and text.count("[99–100]") == 7 and "…" not in text
+
+
+def test_columns_of_another_split():
+    assert {column.split for column in columns_of("dev")} == {"dev", "ladder"}
+    assert {column.split for column in held_out_columns("f1")} == {"test", *HELD_OUT}
 
 
 def test_summary_has_a_row_for_every_seed_and_for_all():

@@ -1,0 +1,127 @@
+"""`guardjax experiment`: train and measure the rows of SafeGuard-VL in miniature, and report."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_EPILOG = """\
+examples:
+  guardjax experiment --out runs/safeguard_vl                      all rows, all seeds
+  guardjax experiment --out runs/safeguard_vl --rows sft_l3,grpo_varied --seeds 0
+  guardjax experiment --out runs/try --rows main --seeds 0 --split dev --set 'stages.*.steps=20'
+  guardjax experiment --out runs/safeguard_vl --only-summarise     results of what is there
+
+Rows: base, {sft,exact,grpo}_{l3,varied}, describe_grpo_varied; sft_l1 to sft_l5 and grpo_l1 to
+grpo_l5 are the level matrix. "main", "matrix" and "all" stand for many. What is finished is not
+done again, so the command may be stopped and given again, and several of them may work in one
+folder at a time: a row that another process is at is left to it.
+
+Written to OUT: ROW/seedS/{model,metrics.jsonl,cost.json,predictions.jsonl}, results.json,
+report.html, and looks.jsonl with one line for every measuring of the split test.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds the verb `experiment`."""
+    parser = subparsers.add_parser(
+        "experiment", help="train and measure the rows of the experiment", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything")
+    parser.add_argument("--rows", default="all", metavar="ROW,...",
+                        help="rows and groups of rows (default: all)")
+    parser.add_argument("--seeds", type=_numbers, metavar="S,...",
+                        help="default: 0,1,2, and five for sft_varied and grpo_varied")
+    parser.add_argument("--split", choices=("dev", "test"), default="test",
+                        help="policies and scenes to measure on (default: test)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="what to change in every row; 'stages.*.KEY' is for every stage")
+    parser.add_argument("--configs", default="configs/safeguard_vl", metavar="DIR",
+                        help="folder of the row configs (default: configs/safeguard_vl)")
+    parser.add_argument("--only-summarise", action="store_true",
+                        help="train and measure nothing, gather what is there")
+    parser.set_defaults(run=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the verb; returns the exit status: 1 where a row could not be trained."""
+    from rich.console import Console
+
+    from guardjax.cli import compose, measure, row_run, rows
+    from guardjax.cli.gather import gather
+    from guardjax.data.sources import SourceError
+    from guardjax.train.compilation import enable_compile_cache
+    from guardjax.train.config import ConfigError
+    from guardjax.train.preemption import Preempted
+    from guardjax.train.workdir import WorkdirError
+
+    console, out = Console(), pathlib.Path(args.out)
+    chosen = rows.chosen_rows(args.rows.split(","))
+    try:
+        for row in chosen:  # a wrong name should not show after hours
+            if row != rows.BASE:
+                rows.load_row(row, 0, args.overrides, args.configs)
+    except ConfigError as error:
+        print(f"guardjax experiment: {error}", file=sys.stderr)
+        return 2
+    enable_compile_cache()
+    world = measure.evaluation_world(compose.cache_dir(), measure.FULL, args.split)
+    absent = {split: f"left out: {why}" for split, why in measure.left_out(world).items()}
+    for split, why in absent.items():
+        console.print(f"{split} is {why}")
+    questions = measure.plan_questions(world, compose.policy_splits(), measure.FULL, args.split)
+    failed = []
+    seeds = sorted({seed for row in chosen for seed in rows.seeds_of(row, args.seeds)})
+    # Seed by seed, so that a whole table is there early.
+    runs = [row_run.RowRun(out, row, seed) for seed in seeds for row in chosen
+            if seed in rows.seeds_of(row, args.seeds)]
+    for run in () if args.only_summarise else runs:
+        try:
+            _one(console, run, questions, args)
+        except (ConfigError, WorkdirError) as error:
+            print(f"guardjax experiment: {error}", file=sys.stderr)
+            return 2
+        except SourceError as error:
+            failed.append(run)
+            print(f"guardjax experiment: {run.row} seed {run.seed} cannot be trained: {error}",
+                  file=sys.stderr)
+        except Preempted as error:
+            print(f"guardjax experiment: {error}; the same command goes on from here",
+                  file=sys.stderr)
+            return 3
+    if not gather(console, out, args.split, questions, absent):
+        print(f"guardjax experiment: nothing in {out} is measured on {args.split} yet",
+              file=sys.stderr)
+        return 2
+    return 1 if failed else 0
+
+
+def _one(console: Any, run: Any, questions: Sequence[Any], args: argparse.Namespace) -> None:
+    """Trains and measures one row with one seed."""
+    from guardjax.cli import cost, row_run
+
+    with row_run.alone(run) as free:
+        if not free:
+            console.print(f"{run.row} seed {run.seed}: another process is at it")
+            return
+        console.rule(f"{run.row}, seed {run.seed}")
+        model = row_run.train_row(run, args.overrides, args.configs)
+        if spent := cost.load_cost(run.folder):
+            cells = spent.cells(run.row, run.seed)[2:]
+            console.print("trained: " + ", ".join(
+                f"{title.lower()} {cell}" for title, cell in
+                zip(cost.HEAD[2:], cells, strict=True)), highlight=False)
+        done = row_run.measure_row(run, model, questions, args.split)
+        console.print(f"measured on {args.split}: {done['prompts']} prompts, "
+                      f"{done['seconds']:.0f} s", highlight=False)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,1,2")

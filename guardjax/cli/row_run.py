@@ -1,0 +1,148 @@
+"""One row of the experiment with one seed: trained once, measured once, both resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+
+from guardjax.cli import compose, rows
+from guardjax.cli.cost import cost_of, load_cost, save_cost, timed
+from guardjax.cli.measure import log_look, measure
+from guardjax.eval.atomic import write_text
+from guardjax.eval.guard import Guard, weights_hash
+from guardjax.eval.harness import Question
+from guardjax.eval.records import save_predictions
+from guardjax.train.config import to_text
+from guardjax.train.console import RunConsole
+from guardjax.train.workdir import WorkdirError, open_workdir
+
+_BASE_FILE = "base.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowRun:
+    """A row with a seed, and the experiment's folder."""
+
+    out: pathlib.Path
+    row: str
+    seed: int
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where everything of this run lies."""
+        return self.out / self.row / f"seed{self.seed}"
+
+    def predictions_file(self, split: str) -> pathlib.Path:
+        """The answers on a split; those on test bear the plain name."""
+        return self.folder / f"predictions{'' if split == 'test' else f'_{split}'}.jsonl"
+
+    def _measured_file(self, split: str) -> pathlib.Path:
+        return self.folder / f"measured_{split}.json"
+
+    def measured(self, split: str) -> dict | None:
+        """What was measured on a split: model, digest of the questions, prompts and seconds."""
+        path = self._measured_file(split)
+        if not path.is_file() or not self.predictions_file(split).is_file():
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def alone(run: RowRun) -> Iterator[bool]:
+    """Whether no other process is at this row and seed; none can begin until the block ends."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with open(run.folder / ".lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def train_row(
+    run: RowRun, overrides: Sequence[str] = (), configs: str = rows.CONFIGS, *,
+    console: RunConsole | None = None,
+) -> pathlib.Path:
+    """Trains a row, or goes on where it stopped, or finds it finished; returns the model.
+
+    The base is not trained: it is the model that the rows start from.
+
+    Raises:
+      ConfigError: no such row, or a wrong override.
+      WorkdirError: the folder holds a run of another config or from another base.
+    """
+    if run.row == rows.BASE:
+        # Every row starts from the same base, so any of them names it.
+        return compose.model_dir(rows.load_row("sft_l3", 0, overrides, configs).base)
+    config = rows.load_row(run.row, run.seed, overrides, configs)
+    open_workdir(run.folder, to_text(config))
+    _same_base(run, weights_hash(compose.model_dir(config.base)))
+    model = run.folder / "model"
+    if load_cost(run.folder) and model.is_dir():
+        return model
+    with timed(run.folder):
+        model = compose.train(config, run.folder, console or RunConsole(config.log.every_steps))
+    save_cost(run.folder, cost_of(config, run.folder))
+    return model
+
+
+def measure_row(
+    run: RowRun, model: pathlib.Path, questions: Sequence[Question], split: str
+) -> dict:
+    """Asks the model, unless it was asked just these questions before; returns `measured`.
+
+    A look at test is written to `looks.jsonl` before it is taken.
+    """
+    found, model_hash = run.measured(split), weights_hash(model)
+    wanted = {"model": model_hash, "questions": digest(questions)}
+    if found and wanted.items() <= found.items():
+        return found
+    if split == "test":
+        log_look(run.out, run.row, run.seed, model_hash, len(questions))
+    started = time.monotonic()
+    predictions = measure(Guard.load(model), questions, run.row, run.seed)
+    save_predictions(run.predictions_file(split), predictions)
+    found = wanted | {"prompts": len(questions),
+                      "seconds": round(time.monotonic() - started, 1)}
+    write_text(run._measured_file(split), json.dumps(found) + "\n")
+    return found
+
+
+def digest(questions: Sequence[Question]) -> str:
+    """16 hex digits over what is asked: results compare only where this is equal."""
+    found = hashlib.sha256()
+    for question in questions:
+        example = question.example
+        found.update("\0".join((
+            question.split, example.kind, example.example_id, example.policy_text,
+            example.question, str(example.label), str(example.facts.get("scene", "")))).encode())
+        if example.image is not None:
+            found.update(example.image.tobytes())
+    return found.hexdigest()[:16]
+
+
+def found_runs(out: pathlib.Path) -> list[RowRun]:
+    """All rows and seeds that have a folder, in the order of the experiment."""
+    order = {row: place for place, row in enumerate(rows.GROUPS["all"])}
+    runs = [RowRun(out, folder.parent.name, int(folder.name.removeprefix("seed")))
+            for folder in out.glob("*/seed*") if folder.name.removeprefix("seed").isdecimal()]
+    return sorted(runs, key=lambda run: (order.get(run.row, len(order)), run.row, run.seed))
+
+
+def _same_base(run: RowRun, base_hash: str) -> None:
+    """A resumed or finished row must come from the base that the others come from."""
+    path = run.folder / _BASE_FILE
+    if path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))["base"]
+        if earlier != base_hash:
+            raise WorkdirError(f"{run.folder} was trained from the base {earlier}, which is "
+                               f"{base_hash} now; choose another folder")
+        return
+    write_text(path, json.dumps({"base": base_hash}) + "\n")

@@ -1,0 +1,82 @@
+"""`guardjax eval` and `guardjax demo` from end to end, on a tiny model and a tiny world."""
+
+import json
+
+import pytest
+
+from guardjax.cli import compose, demo, measure
+
+from .conftest import RL, STAGE, write_config
+
+POLICY = ("schema: 1\nid: no-weapons\nversion: '1'\ntitle: No weapons\n"
+          "rules:\n  - id: R1\n    when: weapons\n")
+
+
+@pytest.fixture(name="policy")
+def _policy(tmp_path):
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return tmp_path / "policy.yaml"
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_eval_under_a_policy_of_ones_own(guardjax, tiny_model, policy, tmp_path, capsys):
+    status = guardjax("eval", "--model", tiny_model, "--policies", policy, "--pairs", 2,
+                      "--out", tmp_path / "out")
+    assert status == 0
+    assert [row["label"] in ("safe", "unsafe") for row in rows(tmp_path / "out")] == [True] * 4
+    assert (tmp_path / "out/results.json").stat().st_size and "test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken, message", [
+    ({"--model": "nowhere"}, "nowhere"),
+    ({"--policies": "nowhere.yaml"}, "nowhere.yaml: no such file"),
+    ({"--split": "validation"}, "split 'validation' does not exist; choose from train"),
+])
+def test_eval_says_what_is_wrong(guardjax, tiny_model, policy, tmp_path, capsys, broken, message):
+    words = {"--model": tiny_model, "--policies": policy, "--pairs": 1} | broken
+    status = guardjax(
+        "eval", "--out", tmp_path / "out", *(word for pair in words.items() for word in pair))
+    assert status == 2 and message in (shown := capsys.readouterr().err)
+    assert shown.startswith("guardjax eval: ") and not (tmp_path / "out").exists()
+
+
+def test_eval_names_line_and_key_of_a_bad_policy(guardjax, tiny_model, policy, tmp_path, capsys):
+    policy.write_text(POLICY + "    colour: red\n")
+    assert guardjax("eval", "--model", tiny_model, "--policies", policy, "--out", tmp_path) == 2
+    assert "policy.yaml:8" in (message := capsys.readouterr().err) and "colour" in message
+
+
+def test_demo_trains_measures_and_reports(guardjax, tiny_model, tmp_path, monkeypatch, capsys):
+    real = compose.model_dir
+    monkeypatch.setattr(
+        compose, "model_dir", lambda name: tiny_model if name == "base" else real(name))
+    monkeypatch.setattr(demo, "TRAIN_PAIRS", 40)
+    monkeypatch.setattr(measure, "SHORT", measure.Plan(policies=4, ladder=2, retention=2))
+    for name in demo.STEPS:
+        kind, policies = name.split("_")
+        stage = {"kind": kind, "policies": policies.replace("l3", "L3"), "rl": RL} | STAGE
+        write_config(tmp_path / f"{name}.py", name=name, base=str(tiny_model), stages=[stage])
+    words = ("demo", "--configs", tmp_path, "--out", tmp_path / "out", "--steps-scale", 0.01,
+             "--full-results", tmp_path / "none.json")
+    assert guardjax(*words) == 0
+    shown = capsys.readouterr().out
+    for text in ("PSS", "report.html", "(true: ", "2 pictures: "):
+        assert text in shown
+    assert {row["variant"] for row in rows(tmp_path / "out")} == {"base", *demo.STEPS}
+    report = (tmp_path / "out/report.html").read_text()
+    assert "GRPO, varied policies" in report and (tmp_path / "out/results.json").is_file()
+    for name in demo.STEPS:
+        assert (tmp_path / "out" / name / "model" / "model.safetensors").is_file()
+
+
+def test_eval_refuses_a_policy_that_does_not_fit_before_anything_is_written(
+        guardjax, tiny_model, tmp_path, capsys):
+    rules = "".join(f"  - id: R{i}\n    when: weapons\n" for i in range(1, 200))
+    (tmp_path / "long.yaml").write_text(POLICY[:POLICY.index("  - id")] + rules)
+    status = guardjax("eval", "--model", tiny_model, "--policies", tmp_path / "long.yaml",
+                      "--pairs", 1, "--out", tmp_path / "out")
+    assert status == 2 and not (tmp_path / "out").exists()
+    assert "Nothing is truncated" in capsys.readouterr().err
