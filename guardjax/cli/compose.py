@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import importlib.util
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 
 import guardjax.models as models
-from guardjax.data.batching import Batcher, load_batcher, save_batcher
+from guardjax.cli.model_folder import holds_model, save_model
+from guardjax.data.batching import Batcher, load_batcher
 from guardjax.data.corpus import world_corpus
 from guardjax.data.images import PatchSpec
 from guardjax.data.sight import SightSource
 from guardjax.data.sources import BatchSource, one_policy, varied_policies
 from guardjax.data.tokenizer import train_tokenizer
 from guardjax.models.config import ModelConfig
+from guardjax.models.init import param_shapes
 from guardjax.models.tiny import tiny_config
 from guardjax.policies import PolicySplits, make_splits
 from guardjax.rl.model_fns import bind
@@ -84,7 +87,7 @@ def load_start(name: str, workdir: pathlib.Path, seed: int) -> tuple[ModelConfig
     tokenizer = train_tokenizer(world_corpus(seed), 1024, workdir / "tokenizer")
     width = -(-tokenizer.vocab_size // 64) * 64
     cfg = tiny_config(width, first_special_id=tokenizer.pad_id)
-    params = models.init_params(cfg, jax.random.key(seed))
+    params = models.liken_queries_to_keys(models.init_params(cfg, jax.random.key(seed)), cfg)
     window_units = cfg.vision.window_size // _PATCHES.unit
     return cfg, params, Batcher(tokenizer, _PATCHES, window_units)
 
@@ -100,42 +103,60 @@ def world_directory(run: RunConfig) -> pathlib.Path:
 
 
 def make_stage(config: StageConfig, model: StageModel, directory: pathlib.Path, seed: int) -> Any:
-    """One stage over its data."""
+    """One stage over its data.
+
+    Raises:
+      ValueError: a value that does not fit the data or the model.
+    """
     seed = seed * 1000 + config.seed
-    if config.lora.rank:
-        raise ConfigError(
-            f"stage {config.name!r}: lora.rank={config.lora.rank}, but low-rank adapters are not "
-            "built yet; set it to 0 to train the parameters themselves"
-        )
-    if config.rl.dynamic_sampling:
-        raise ConfigError(
-            f"stage {config.name!r}: rl.dynamic_sampling is not built yet; set it to False"
-        )
+    batches = config.steps * (config.rl.dynamic_rounds if config.rl.dynamic_sampling else 1)
     if config.kind == "sight":
         source = SightSource(
             model.batcher, batch=config.batch, num_batches=config.steps, seed=seed)
-        return SightStage(config, model, source, seed)
-    draw = (varied_policies(policy_splits()) if config.policies == "varied"
+        return _fitting(SightStage(config, model, source, seed), model)
+    draw = (varied_policies(policy_splits(), config.plain_share) if config.policies == "varied"
             else one_policy(config.policies))
     source = BatchSource(
         list(builder.load(directory, "train")), draw, model.batcher, mixture=config.data,
-        batch=config.batch, num_batches=config.steps, seed=seed, think=config.think,
-        flip_share=0.5 if config.policies == "varied" else 0.0)
-    return _STAGES[config.kind](config, model, source, seed)
+        batch=config.batch, num_batches=batches, seed=seed, think=config.think,
+        flip_share=0.5 if config.policies == "varied" else 0.0,
+        spell_share=config.spell_share)
+    return _fitting(_STAGES[config.kind](config, model, source, seed), model)
+
+
+def _fitting(stage: Any, model: StageModel) -> Any:
+    """The stage, if what it freezes and adapts is there: not first seen when the stage begins."""
+    stage.recipe.check(param_shapes(model.cfg))
+    return stage
 
 
 def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> pathlib.Path:
     """Runs all stages (or goes on where they stopped) and returns the trained model's directory.
 
+    A run whose model is there is finished: it is not trained again.
+
     Raises:
       WorkdirError: the folder holds a run of another config.
+      ConfigError: a value that does not fit the world, the base model or a stage.
+      DiskFullError, NonFiniteError, Preempted and others of `run_stages`: with the state kept.
     """
     enable_compile_cache()
     folder = open_workdir(workdir, to_text(run))
-    directory = world_directory(run)
-    cfg, params, batcher = load_start(run.base, folder, run.seed)
+    if holds_model(folder / "model"):
+        console.line(f"{run.name}: trained already; nothing to do")
+        return folder / "model"
+    with _key_named("base"):
+        cfg, params, batcher = load_start(run.base, folder, run.seed)
+    # Restored arrays are bound to a device; without this a resumed run, whose programs would then
+    # differ from those of the run before, compiles them all again.
+    params = jax.device_put(params, jax.devices()[0])
+    with _key_named("world"):
+        directory = world_directory(run)
     model = StageModel(cfg, bind(models, cfg), batcher)
-    stages = [make_stage(config, model, directory, run.seed) for config in run.stages]
+    stages = []
+    for index, config in enumerate(run.stages):
+        with _key_named(f"stages.{index}"):
+            stages.append(make_stage(config, model, directory, run.seed))
     with Checkpointer(folder, run.checkpoint) as checkpointer:
         bundle = run_stages(
             stages, Bundle(frozen=params), checkpointer=checkpointer,
@@ -148,8 +169,12 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     return save_model(cfg, bundle.params, batcher, folder / "model")
 
 
-def save_model(cfg: ModelConfig, params: Any, batcher: Batcher, path: pathlib.Path) -> pathlib.Path:
-    """Writes weights, config, tokenizer and processor as Hugging Face lays them out."""
-    models.save_hf(params, cfg, path)
-    save_batcher(batcher, path)
-    return path
+@contextlib.contextmanager
+def _key_named(key: str) -> Iterator[None]:
+    """Names the config's key in the error of a value that only the parts themselves can check."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"{key}: {error}") from error

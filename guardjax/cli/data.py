@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from guardjax.cli.usage import fail, positive
 from guardjax.eval.atomic import write_text
 from guardjax.world import builder
 from guardjax.world.card import data_card
@@ -34,17 +34,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     build.add_argument("--size", action="append", type=_size, metavar="SPLIT=PAIRS",
                        help="edited pairs of a split; may be given again (default: all splits "
                             "at full size)")
-    build.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    build.add_argument("--seed", type=int, default=0, help="seed of the pairs (default: 0)")
     build.set_defaults(run=main)
 
     show = actions.add_parser("show", help="write a contact sheet for people")
     show.add_argument("directory", metavar="DIR", help="a build, or a folder with one build")
     show.add_argument("--split", default="train", help="split to show (default: train)")
-    show.add_argument("--pairs", type=_positive, default=12, metavar="N",
+    show.add_argument("--pairs", type=positive, default=12, metavar="N",
                       help="pairs to show (default: 12)")
     show.add_argument("--start", type=int, default=0, metavar="N",
                       help="first pair to show (default: 0)")
-    show.add_argument("--columns", type=_positive, default=4, metavar="N",
+    show.add_argument("--columns", type=positive, default=4, metavar="N",
                       help="pictures in a row; even keeps pairs together (default: 4)")
     show.add_argument("--out", default="contact_sheet.png", metavar="FILE.png",
                       help="the sheet (default: contact_sheet.png)")
@@ -62,9 +62,9 @@ def main(args: argparse.Namespace) -> int:
     try:
         {"build": _build, "show": _show, "card": _card}[args.action](args)
     except ImportError as error:
-        return _fail(f"{error}; install the pictures with: pip install 'guardjax[world]'")
+        return fail("data", f"{error}; install the pictures with: pip install 'guardjax[world]'")
     except (OSError, ValueError, builder.IncompleteBuild) as error:
-        return _fail(str(error))
+        return fail("data", error)
     return 0
 
 
@@ -108,15 +108,3 @@ def _size(text: str) -> tuple[str, int]:
     if not split or not equals or not pairs.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not SPLIT=PAIRS, such as train=400")
     return split, int(pairs)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
-
-
-def _fail(message: str) -> int:
-    print(f"guardjax data: {message}", file=sys.stderr)
-    return 2

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from guardjax.cli.usage import fail, plain, positive
 from guardjax.eval.verdict_record import VerdictRecord
 from guardjax.policies import PolicyError, lint_policy, load_policy
 
@@ -45,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="where verdicts go")
     parser.add_argument("--wording", type=int, default=0, metavar="SEED",
                         help="seed of the policy's wording (default: 0)")
-    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N",
+    parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="pictures judged at a time (default: 16)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
     parser.set_defaults(run=main)
@@ -57,9 +58,9 @@ def main(args: argparse.Namespace) -> int:
     try:
         policy = load_policy(args.policy)
     except PolicyError as error:
-        return _fail(str(error))
+        return fail("judge", error)
     for finding in lint_policy(policy):
-        print(f"{args.policy}: {finding}", file=sys.stderr)
+        print(plain(f"{args.policy}: {finding}"), file=sys.stderr)
     # The model's libraries take seconds to import; a typing error in the policy should not.
     from guardjax.eval.guard import Guard
     from guardjax.eval.journal import OutputMismatch
@@ -68,17 +69,17 @@ def main(args: argparse.Namespace) -> int:
     try:
         guard = Guard.load(args.model or shipped_guard(), batch=args.batch_size)
     except (OSError, ValueError) as error:
-        return _fail(f"no model: {error}")
+        return fail("judge", f"no model: {error}")
     try:
         records = judge_pictures(
             args.pictures, policy, guard.answer, model_hash=guard.model_hash, out=args.out,
             wording=args.wording, batch_size=args.batch_size)
     except OutputMismatch as error:
-        return _fail(str(error))
+        return fail("judge", error)
     except OSError as error:
-        return _fail(f"{args.out} cannot be written: {error}")
+        return fail("judge", f"{args.out} cannot be written: {error}")
     if not records:
-        return _fail("there is no picture in " + ", ".join(args.pictures))
+        return fail("judge", "there is no picture in " + ", ".join(args.pictures))
     console = Console()
     if not args.quiet:
         console.print(_table(records))
@@ -104,24 +105,6 @@ def _table(records: list[VerdictRecord]) -> Table:
             why = record.status + (f": {record.problem}" if record.status.startswith("error:")
                                    else "")
         decision = Text(record.decision.replace("_", " "), _COLOURS[record.decision])
-        table.add_row(_plain(record.picture), decision, Text(", ".join(record.rule_ids)),
-                      _plain(why))
+        table.add_row(Text(plain(record.picture)), decision, Text(", ".join(record.rule_ids)),
+                      Text(plain(why)))
     return table
-
-
-def _plain(text: str) -> Text:
-    """Text from outside, without anything that a terminal would obey."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-                        for c in text))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
-
-
-def _fail(message: str) -> int:
-    print(f"guardjax judge: {_plain(message)}", file=sys.stderr)
-    return 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from guardjax.cli.usage import fail
 from guardjax.policies import (
     HELD_OUT_STYLES,
     LADDER_LEVELS,
@@ -75,8 +76,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         return {"lint": _lint, "show": _show, "sample": _sample}[args.action](args)
     except (PolicyError, ValueError) as error:
-        print(f"guardjax policy: {error}", file=sys.stderr)
-        return 2
+        return fail("policy", error)
 
 
 def _lint(args: argparse.Namespace) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import signal
+
+from guardjax.cli.usage import fail
 
 _EPILOG = """\
 example:
@@ -11,7 +13,9 @@ example:
       stages.0.steps=200 seed=1
 
 A run that was stopped goes on where it was when the same command is given again. The trained model
-is written to OUT/model as Hugging Face lays it out.
+is written to OUT/model as Hugging Face lays it out. A run that has its model is not trained again.
+
+exit status: 0 trained, 1 the run gave up with its state kept, 2 bad input, 130 or 143 stopped.
 """
 
 
@@ -30,19 +34,30 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
     from guardjax.cli import compose
+    from guardjax.data.prompts import PromptError
+    from guardjax.data.sources import SourceError
+    from guardjax.rewards.reward import RewardError
+    from guardjax.train.checkpoint import CheckpointError
     from guardjax.train.config import ConfigError
     from guardjax.train.console import RunConsole
+    from guardjax.train.disk import DiskFullError
+    from guardjax.train.guard import NonFiniteError
+    from guardjax.train.loop import DataEndedError
     from guardjax.train.preemption import Preempted
     from guardjax.train.workdir import WorkdirError
+    from guardjax.world.sprites import ArtistUnavailable
 
     try:
         run = compose.load_config(args.config, args.overrides)
         path = compose.train(run, args.out, RunConsole(run.log.every_steps))
-    except (ConfigError, WorkdirError) as error:
-        print(f"guardjax train: {error}", file=sys.stderr)
-        return 2
+    except (ConfigError, WorkdirError, ArtistUnavailable, SourceError, OSError) as error:
+        return fail("train", error)
+    except (CheckpointError, DataEndedError, DiskFullError, NonFiniteError, PromptError,
+            RewardError) as error:
+        return fail("train", error, status=1)
     except Preempted as error:
-        print(f"guardjax train: {error}; the same command goes on from here", file=sys.stderr)
-        return 3
+        name = signal.Signals(error.signum).name
+        return fail("train", f"stopped by {name} with everything saved; the same command goes on "
+                    "from here", status=error.code)
     print(f"model: {path}")
     return 0

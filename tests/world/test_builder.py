@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from guardjax.world import builder, sprites
+from guardjax.world import builder
 from guardjax.world.edits import sample_pair
 from guardjax.world.record import pair_records
 from guardjax.world.scene import SceneSpec
@@ -99,8 +99,7 @@ def test_second_artist_is_left_out_with_a_reason(tmp_path, monkeypatch, caplog):
     assert "`test_artist` was left out" in (made / "CARD.md").read_text()
 
 
-@pytest.mark.skipif(not sprites.noto_available(), reason="no Noto Color Emoji font here")
-def test_second_artist_is_built_where_the_font_is(tmp_path):
+def test_second_artist_is_built_where_the_font_is(tmp_path, second_artist):
     made = builder.build(tmp_path, {"test_artist": 2}, progress=False)
     assert {record.artist for record in builder.load(made, "test_artist")} == {"noto"}
 

@@ -4,6 +4,8 @@ import pytest
 from guardjax.world import catalogue, sprites
 from guardjax.world.drawings import DRAWN, drawing
 
+from .conftest import colour_font
+
 
 @pytest.fixture
 def fresh_cache(tmp_path, monkeypatch):
@@ -76,12 +78,20 @@ def test_wrong_font_variable_is_named(monkeypatch, tmp_path):
     sprites.noto_font.cache_clear()
 
 
-@pytest.mark.skipif(not sprites.noto_available(), reason="no Noto Color Emoji font here")
-def test_second_artist_draws_everything_differently():
+def test_second_artist_draws_everything_differently(second_artist):
     ours, theirs = (sprites.load_sprites(artist, 32) for artist in sprites.ARTISTS)
     assert list(ours) == list(theirs)
     for name in ours:
         assert not np.array_equal(ours[name], theirs[name]), name
+
+
+def test_font_that_lacks_an_object_is_named(tmp_path, use_font):
+    """An old font must not put empty pictures into the world."""
+    font = tmp_path / "old.ttf"
+    colour_font(font, ["\N{DOG FACE}"])
+    use_font(font)
+    with pytest.raises(sprites.ArtistUnavailable, match=r"old.ttf has no picture of .*newer Noto"):
+        sprites.load_sprites("noto", 16)
 
 
 def test_bad_requests():

@@ -1,0 +1,191 @@
+"""`guardjax train` on real stages: equal twice, equal after being killed, never half a model."""
+
+import errno
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+
+import guardjax.models as models
+from guardjax.cli import compose, model_folder
+from guardjax.rewards.compose import Composition, Part
+from guardjax.rewards.named import COMPOSITIONS
+from guardjax.train.metrics import read_metrics
+
+
+class Killed(BaseException):
+    """Stands for a power cut: nothing in the code under test may catch it."""
+
+
+def outcome(folder):
+    """All that a run leaves, but for what depends on the clock."""
+    model = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
+    return (read_metrics(folder / "metrics.jsonl"), read_metrics(folder / "samples.jsonl"), model)
+
+
+def act_at(monkeypatch, stage_name, step, act):
+    """Calls `act` before a step of a stage."""
+    real = compose.make_stage
+
+    def make(config, *others):
+        stage = real(config, *others)
+        if config.name == stage_name:
+            original = stage.step
+
+            def watched(bundle, batch):
+                if bundle.clock.step == step:
+                    act()
+                return original(bundle, batch)
+
+            stage.step = watched
+        return stage
+
+    monkeypatch.setattr(compose, "make_stage", make)
+
+
+@pytest.fixture(scope="module", name="straight")
+def _straight(guardjax, config_file, tmp_path_factory):
+    """The folder of a run that nothing interrupts; tests must not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    assert guardjax("train", "--config", config_file, "--out", folder) == 0
+    return folder
+
+
+@pytest.fixture(name="unsaved")
+def _unsaved(straight, tmp_path):
+    """A copy of the run as it is after its last step, before its model is written."""
+    folder = shutil.copytree(straight, tmp_path / "unsaved")
+    shutil.rmtree(folder / "model")
+    return folder
+
+
+def test_it_trains_every_stage_and_writes_a_model(straight, tiny_model):
+    metrics = read_metrics(straight / "metrics.jsonl")
+    assert [(line["stage"], line["step"]) for line in metrics] == [
+        *(("sft", step) for step in range(1, 13)), *(("grpo", step) for step in range(13, 25))]
+    # A stage that changed nothing would be equal after any interruption.
+    assert all(line["skipped"] == 0 and line["grad_norm"] > 0 for line in metrics)
+    assert any(line["reward/total"] for line in metrics[12:])
+    cfg, before = models.load_hf(tiny_model)
+    _, after = models.load_hf(straight / "model")
+    assert cfg == models.load_hf(straight / "model")[0]
+    np.testing.assert_array_equal(  # frozen
+        before["visual"]["patch_embed"]["kernel"], after["visual"]["patch_embed"]["kernel"])
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before["model"], after["model"])
+    assert all(value > 0 for value in jax.tree.leaves(moved))
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(guardjax, config_file, straight, tmp_path):
+    assert guardjax("train", "--config", config_file, "--out", tmp_path / "again") == 0
+    assert outcome(tmp_path / "again") == outcome(straight)
+
+
+def test_a_run_stopped_and_killed_goes_on_bit_for_bit(
+        guardjax, config_file, straight, tmp_path, monkeypatch, capsys):
+    """Asked to stop in SFT; killed in GRPO, three steps after its newest checkpoint."""
+    words = ("train", "--config", config_file, "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        act_at(patch, "sft", 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert guardjax(*words) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM with everything saved; the same command goes on" in (
+        capsys.readouterr().err)
+
+    def cut():
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        act_at(patch, "grpo", 7, cut)
+        guardjax(*words)
+    assert "sft: resumed at step 11" in capsys.readouterr().err
+    assert guardjax(*words) == 0
+    assert "grpo: resumed at step 4" in capsys.readouterr().err
+    assert outcome(tmp_path / "run") == outcome(straight)
+
+
+def test_a_finished_run_says_so_and_trains_nothing(
+        guardjax, config_file, straight, monkeypatch, capsys):
+    before = outcome(straight)
+    monkeypatch.setattr(compose, "run_stages", lambda *_, **__: pytest.fail("trained again"))
+    assert guardjax("train", "--config", config_file, "--out", straight) == 0
+    shown = capsys.readouterr()
+    assert "tiny: trained already" in shown.err and f"model: {straight / 'model'}" in shown.out
+    assert outcome(straight) == before
+
+
+@pytest.mark.parametrize("failure, status, message", [
+    (Killed(), None, ""),
+    (safetensors.SafetensorError("I/O error: No space left on device (os error 28)"), 1,
+     "the disk is full: could not write the model to"),
+    (OSError(errno.ENOSPC, "No space left on device"), 1,
+     "the disk is full: could not write the model to"),
+])
+def test_a_model_is_written_whole_or_not_at_all(
+        guardjax, config_file, straight, unsaved, monkeypatch, capsys, failure, status, message):
+    """The weights are there when it happens, the tokenizer is not."""
+    words = ("train", "--config", config_file, "--out", unsaved)
+
+    def fail(*_):
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_folder, "save_batcher", fail)
+        if status is None:
+            with pytest.raises(Killed):
+                guardjax(*words)
+        else:
+            assert guardjax(*words) == status
+            assert message in capsys.readouterr().err
+    assert not (unsaved / "model").exists()
+    assert guardjax(*words) == 0
+    assert outcome(unsaved) == outcome(straight)
+    assert not list(unsaved.glob("model.*"))
+
+
+def test_half_a_model_is_put_aside_and_written_again(guardjax, config_file, straight, unsaved):
+    """As a copy that broke off leaves it."""
+    (unsaved / "model").mkdir()
+    weights = shutil.copy(straight / "model" / "model.safetensors", unsaved / "model")
+    assert guardjax("train", "--config", config_file, "--out", unsaved) == 0
+    assert outcome(unsaved) == outcome(straight)
+    assert (unsaved / "model.incomplete" / os.path.basename(weights)).is_file()
+
+
+def test_a_model_is_never_written_over(straight, tiny_model):
+    cfg, params = models.load_hf(tiny_model)
+    batcher = compose.load_batcher(tiny_model)
+    with pytest.raises(FileExistsError, match="model holds a model already"):
+        compose.save_model(cfg, params, batcher, straight / "model")
+
+
+def test_numbers_that_are_not_finite_end_the_run_with_its_state_kept(
+        guardjax, config_file, tiny_model, tmp_path, capsys):
+    cfg, params = models.load_hf(tiny_model)
+    params["model"]["norm"]["scale"] = params["model"]["norm"]["scale"] * np.nan
+    compose.save_model(cfg, params, compose.load_batcher(tiny_model), tmp_path / "nan")
+    status = guardjax("train", "--config", config_file, "--out", tmp_path / "run",
+                      f"base={tmp_path / 'nan'}")
+    assert status == 1
+    # One step late, so as not to wait for the device.
+    assert "stage 'sft', step 3: the last 2 steps" in (message := capsys.readouterr().err)
+    assert "giving up" in message
+    assert [line["skipped"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 1]
+    assert (tmp_path / "run/nonfinite/3").is_dir() and not (tmp_path / "run/model").exists()
+
+
+@pytest.mark.parametrize("reward, problem", [
+    (lambda examples, completions: 1 / 0, "raised ZeroDivisionError"),
+    (lambda examples, completions: (np.ones(3), np.ones(3, bool)), "wanted 8 values"),
+])
+def test_a_broken_reward_ends_the_run_and_costs_no_step(
+        guardjax, config_file, straight, tmp_path, monkeypatch, capsys, reward, problem):
+    words = ("train", "--config", config_file, "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setitem(COMPOSITIONS, "letters", Composition((Part("mine", reward),)))
+        assert guardjax(*words) == 1
+    assert "reward 'mine'" in (message := capsys.readouterr().err) and problem in message
+    assert guardjax(*words) == 0
+    assert outcome(tmp_path) == outcome(straight)
