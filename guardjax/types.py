@@ -22,7 +22,8 @@ class PolicyExample:
     """One question to a guard (or to the model it is made from), before tokenisation.
 
     `kind` is "judge" for a picture under a policy; the base model also learns from "caption",
-    "question" and "read" (a scene in words under a policy). Only "judge" and "read" have a label.
+    "question", "read" (a scene in words under a policy) and "study" (a scene in words, then rules one
+    by one). Only "judge" and "read" have a label.
     """
 
     example_id: str

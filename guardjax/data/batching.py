@@ -17,9 +17,9 @@ from guardjax.data.tokenizer import Tokenizer, load_tokenizer
 from guardjax.types import PolicyExample, PromptBatch, Segment
 
 PROCESSOR_FILE = "preprocessor_config.json"
-PROMPT_BUCKETS = (64, 96, 128, 192, 256, 512)
+PROMPT_BUCKETS = (48, 64, 80, 96, 128, 192, 256, 512)
 PATCH_BUCKETS = (64, 256, 1024, 4096)
-ANSWER_BUCKETS = (12, 24, 48, 96)
+ANSWER_BUCKETS = (12, 24, 48, 64, 96)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,9 @@ def encode_prompt(
     if example.image is not None:
         ids += tokenizer.trusted(VISION_START + IMAGE_PAD * num_units + VISION_END)
     elif scene := example.facts.get("scene"):
-        ids += tokenizer.untrusted(f"picture: {scene}\n")
+        # Words stand where the picture would: what is learned of one has a chance with the other.
+        ids += tokenizer.trusted(VISION_START) + tokenizer.untrusted(scene)
+        ids += tokenizer.trusted(VISION_END)
     if example.policy_text:
         policy = tokenizer.untrusted(f"policy: {example.policy_text}\n")
         ids += policy

@@ -17,12 +17,24 @@ import numpy as np
 
 from guardjax.data import tasks
 from guardjax.data.batching import Batcher
-from guardjax.policies import Policy, PolicySplits, Wording, load_ladder
+from guardjax.policies import (
+    TRAIN_SHAPES,
+    Policy,
+    PolicySplits,
+    Rule,
+    Shape,
+    Wording,
+    load_ladder,
+)
 from guardjax.types import PolicyExample, PromptBatch
 from guardjax.world.builder import WorldRecord
 
 _TRIES = 40
 _SEEDS = 2**31
+PLAIN_SHAPES = (Shape.CATEGORY, Shape.OBJECT)
+# Kinds whose picture is told in words; "retell" and "ask" are "caption" and "question" so.
+IN_WORDS = ("read", "study", "retell", "ask")
+_STUDIED = 6  # rules of a text of kind "study"
 
 # (generator, names in the pictures) -> a policy and the wording to show it in
 DrawPolicy = Callable[[np.random.Generator, Sequence[str]], tuple[Policy, Wording]]
@@ -42,11 +54,17 @@ class Batch:
     length: np.ndarray      # [B, 1] int32
 
 
-def varied_policies(splits: PolicySplits) -> DrawPolicy:
-    """Endless training policies in training words, about half of them about what is shown."""
+def varied_policies(splits: PolicySplits, plain_share: float = 0.0) -> DrawPolicy:
+    """Endless training policies in training words, about half of them about what is shown.
+
+    `plain_share` of them have nothing but plain bans of objects and categories: what the other
+    shapes are learned from.
+    """
 
     def draw(rng: np.random.Generator, names: Sequence[str]) -> tuple[Policy, Wording]:
-        policy = splits.train_policy(int(rng.integers(_SEEDS)), focus=tuple(names))
+        plain = plain_share > 0 and rng.random() < plain_share
+        policy = splits.train_policy(
+            int(rng.integers(_SEEDS)), tuple(names), PLAIN_SHAPES if plain else TRAIN_SHAPES)
         return policy, splits.wording("train", int(rng.integers(_SEEDS)), shuffle=True)
 
     return draw
@@ -81,6 +99,7 @@ class BatchSource:
         seed: int,
         think: bool = False,
         flip_share: float = 0.5,
+        spell_share: float = 0.0,
     ) -> None:
         """`records` 2k and 2k + 1 are the members of pair k; `batch` must be even."""
         if batch % 2:
@@ -91,6 +110,7 @@ class BatchSource:
         self._weights = weights / weights.sum()
         self._batch, self._num, self._seed = batch, num_batches, seed
         self._think, self._flip_share = think, flip_share
+        self._spell_share = spell_share
 
     def __len__(self) -> int:
         return self._num
@@ -106,13 +126,37 @@ class BatchSource:
 
     def _two(self, kind: str, rng: np.random.Generator) -> list[PolicyExample]:
         if kind in ("judge", "read"):
-            make = tasks.judge if kind == "judge" else tasks.read
             chosen = self._flip(rng) if rng.random() < self._flip_share else self._edit(rng)
-            return [make(r, p, w, think=self._think) for r, p, w in chosen]
-        records = [self._records[int(rng.integers(len(self._records)))] for _ in range(2)]
-        if kind == "caption":
-            return [tasks.caption(record) for record in records]
-        return [tasks.question(record, rng) for record in records]
+            examples = [tasks.judge(r, p, w, think=self._think) for r, p, w in chosen]
+            records = [record for record, _, _ in chosen]
+        else:
+            records = [self._records[int(rng.integers(len(self._records)))] for _ in range(2)]
+            examples = [self._about(kind, record, rng) for record in records]
+        if kind not in IN_WORDS:
+            return examples
+        return [tasks.in_words(example, kind, self._tell(record, rng))
+                for example, record in zip(examples, records, strict=True)]
+
+    def _about(self, kind: str, record: WorldRecord, rng: np.random.Generator) -> PolicyExample:
+        """An example that needs no policy of its own choice."""
+        if kind in ("caption", "retell"):
+            return tasks.caption(record)
+        if kind == "study":
+            return self._study(record, rng)
+        return tasks.question(record, rng)
+
+    def _tell(self, record: WorldRecord, rng: np.random.Generator) -> str:
+        """A scene in words, as a sentence or spelled out."""
+        spelled = rng.random() < self._spell_share
+        return tasks.spell(record, rng) if spelled else tasks.describe(record)
+
+    def _study(self, record: WorldRecord, rng: np.random.Generator) -> PolicyExample:
+        """Rules of several policies over one scene."""
+        clauses: list[tuple[Rule, Wording]] = []
+        while len(clauses) < _STUDIED:
+            policy, wording = self._draw(rng, record.objects)
+            clauses += [(rule, wording) for rule in policy.rules]
+        return tasks.study(record, clauses[:_STUDIED])
 
     def _flip(self, rng: np.random.Generator) -> list[tuple[WorldRecord, Policy, Wording]]:
         """One picture, two policies that disagree; an edit where no two policies do."""
@@ -127,13 +171,19 @@ class BatchSource:
         return self._edit(rng)
 
     def _edit(self, rng: np.random.Generator) -> list[tuple[WorldRecord, Policy, Wording]]:
-        """Both members of an edited pair under a policy that tells them apart."""
-        for _ in range(10 * _TRIES):
+        """Both members of an edited pair under a policy that tells them apart.
+
+        Policies that flag nothing (level L1) get any pair: both of its members are safe.
+        """
+        labels: set[str] = set()
+        for attempt in range(10 * _TRIES):
             first = 2 * int(rng.integers(len(self._records) // 2))
             before, after = self._records[first], self._records[first + 1]
             changed = tuple(set(before.objects) ^ set(after.objects))
             policy, wording = self._draw(rng, changed)
-            if policy.judge(before.attributes) != policy.judge(after.attributes):
+            verdicts = {policy.judge(r.attributes).verdict for r in (before, after)}
+            labels |= verdicts
+            if len(verdicts) == 2 or (attempt == _TRIES and labels == {"safe"}):
                 return [(before, policy, wording), (after, policy, wording)]
         raise SourceError(
             f"no edited pair in {10 * _TRIES} draws gets opposite labels from these policies; "

@@ -1,4 +1,4 @@
-"""What the model is asked about one scene: to judge, to read, to describe, to answer.
+"""What the model is asked about one scene: to judge, to read, to study, to describe, to answer.
 
 Every maker returns a `PolicyExample`; question words are trusted, policy text is data.
 """
@@ -6,15 +6,17 @@ Every maker returns a `PolicyExample`; question words are trusted, policy text i
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from guardjax.data.prompts import JUDGE_QUESTION
-from guardjax.policies import Policy, Wording, format_verdict
+from guardjax.policies import Policy, Rule, Wording, format_verdict
 from guardjax.types import PolicyExample
 from guardjax.world.builder import WorldRecord
 
 CAPTION_QUESTION = "what is in the picture?"
+STUDY_QUESTION = "rule by rule?"
 
 
 def judge(
@@ -43,12 +45,34 @@ def read(
     record: WorldRecord, policy: Policy, wording: Wording, *, think: bool = False
 ) -> PolicyExample:
     """The same question with the picture told in words (oracle sight)."""
-    example = judge(record, policy, wording, think=think)
-    return dataclasses.replace(
-        example,
-        kind="read",
-        image=None,
-        facts={**example.facts, "scene": describe(record)},
+    return in_words(judge(record, policy, wording, think=think), "read", describe(record))
+
+
+def in_words(example: PolicyExample, kind: str, scene: str) -> PolicyExample:
+    """The same example with the picture told in words: `scene` stands in the picture's place."""
+    facts = {**example.facts, "scene": scene}
+    return dataclasses.replace(example, kind=kind, image=None, facts=facts)
+
+
+def study(record: WorldRecord, clauses: Sequence[tuple[Rule, Wording]]) -> PolicyExample:
+    """A scene in words, then many rules one by one, each followed by whether the scene keeps it.
+
+    A verdict is about one bit for a whole sequence; this text has one bit for every few tokens,
+    and each is about one rule alone. A tiny model that learns no reading from verdicts learns it
+    from this within minutes (experiments/safeguard_vl).
+    """
+    lines = []
+    for rule, wording in clauses:
+        verdict = "unsafe" if rule.violated(record.attributes) else "safe"
+        lines.append(f" {rule.render(wording)}:{verdict}.")
+    return PolicyExample(
+        example_id=f"{record.scene_id}/study",
+        kind="study",
+        question=STUDY_QUESTION,
+        answer="".join(lines),
+        image_id=record.scene_id,
+        pair_id=record.pair_id,
+        facts={"scene": describe(record)},
     )
 
 
@@ -78,6 +102,25 @@ def question(record: WorldRecord, rng: np.random.Generator) -> PolicyExample:
         image_id=record.scene_id,
         pair_id=record.pair_id,
     )
+
+
+def spell(record: WorldRecord, rng: np.random.Generator) -> str:
+    """The scene as a tower that names every image token would say it: " garden dog dog garden hat".
+
+    Names in reading order, each once to three times, with the background between them, and no
+    punctuation: a step from reading words to reading pictures.
+    """
+    words: list[str] = []
+    for name in record.objects:
+        words += _background(record, rng)
+        words += [name] * int(rng.integers(1, 4))
+    words += _background(record, rng)
+    return "".join(f" {word}" for word in words)
+
+
+def _background(record: WorldRecord, rng: np.random.Generator) -> list[str]:
+    choices = (record.place, record.place, record.place, record.light)
+    return [choices[int(rng.integers(4))] for _ in range(int(rng.integers(0, 4)))]
 
 
 def describe(record: WorldRecord) -> str:

@@ -51,6 +51,32 @@ def init_params(cfg: ModelConfig, key: jax.Array) -> Params:
     return jax.tree_util.tree_map_with_path(draw, param_shapes(cfg))
 
 
+def liken_queries_to_keys(params: Params, cfg: ModelConfig, share: float = 0.9) -> Params:
+    """The decoder with every query projection close to that of the keys it meets.
+
+    Tokens of the same word then attend to each other from the start, which is the first half of
+    looking a word up; from independent projections a small model finds that late. After mimetic
+    initialisation (Trockman & Kolter 2023, arXiv 2305.09828), simplified.
+
+    Args:
+      params: the tree of `init_params`.
+      cfg: its config.
+      share: queries become `share * keys + sqrt(1 - share**2) * queries`, of the same variance.
+    """
+    text, model = cfg.text, dict(params["model"])
+    ratio = text.num_attention_heads // text.num_key_value_heads
+    for index in range(text.num_hidden_layers):
+        layer = dict(model[f"layers_{index}"])
+        attention = dict(layer["self_attn"])
+        queries, keys = attention["q_proj"]["kernel"], attention["k_proj"]["kernel"]
+        heads = keys.reshape(keys.shape[0], text.num_key_value_heads, -1)
+        likened = jnp.repeat(heads, ratio, axis=1).reshape(queries.shape)
+        attention["q_proj"] = attention["q_proj"] | {
+            "kernel": share * likened + (1 - share**2) ** 0.5 * queries}
+        model[f"layers_{index}"] = layer | {"self_attn": attention}
+    return params | {"model": model}
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _normal(key: jax.Array, shape: tuple[int, ...], std: float) -> jax.Array:
     return std * jax.random.normal(key, shape)

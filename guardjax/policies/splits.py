@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from guardjax.policies.generator import Shape, Vocabulary, generate_policy
 from guardjax.policies.ladder import load_ladder
@@ -77,16 +77,26 @@ class PolicySplits:
     def _train_vocabulary(self) -> Vocabulary:
         return self.vocabulary.without(HELD_OUT_CATEGORIES)
 
-    def train_policy(self, index: int, focus: Sequence[str] = ()) -> Policy:
+    def train_policy(
+        self, index: int, focus: Sequence[str] = (), shapes: Collection[Shape] = TRAIN_SHAPES
+    ) -> Policy:
         """The `index`-th training policy; `focus` as in `generate_policy`.
+
+        `shapes` is a choice of `TRAIN_SHAPES`, for those who want to begin with easy ones.
 
         Never a policy of dev or test, of the ladder, with a held-out shape or with a held-out
         category or a member of one (not even where `focus` names it).
+
+        Raises:
+          ValueError: a shape is held out, or the vocabulary has no such policy.
         """
+        held_out = sorted(set(shapes) - set(TRAIN_SHAPES))
+        if held_out:
+            raise ValueError(f"shapes {held_out} are held out; choose from {list(TRAIN_SHAPES)}")
         ladder = _ladder_hashes()
         for attempt in range(_TRIES):
             policy = generate_policy(
-                f"{self.seed}/train/{index}/{attempt}", self._train_vocabulary, TRAIN_SHAPES,
+                f"{self.seed}/train/{index}/{attempt}", self._train_vocabulary, shapes,
                 focus=focus,
             )
             if policy_split(policy) == "train" and policy.content_hash not in ladder:

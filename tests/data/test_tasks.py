@@ -1,0 +1,116 @@
+"""What the model is asked: labels are executed, words stand where the picture would."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from guardjax.cli import compose
+from guardjax.data import tasks
+from guardjax.data.batching import load_batcher
+from guardjax.data.prompts import encode_prompt
+from guardjax.data.sources import IN_WORDS, BatchSource, SourceError, one_policy, varied_policies
+from guardjax.policies import Attributes, Has, Policy, Rule, Wording, make_splits
+from guardjax.policies.condition import Is
+from guardjax.train.config import EXAMPLE_KINDS
+from guardjax.world import catalogue
+from guardjax.world.builder import WorldRecord
+
+
+def record(*objects: str, place: str = "garden", index: int = 0) -> WorldRecord:
+    return WorldRecord(
+        image=np.full((64, 64, 3), index, np.uint8),
+        attributes=Attributes.of(
+            objects, catalogue.CATEGORY_OF, {"place": place, "light": "dark"}),
+        scene_id=f"s{index}", pair_id=f"p{index // 2}", role="before", edit_kind="remove",
+        caption=f"{', '.join(objects)}. {place}, dark.",
+        questions=(("is there a knife?", "no"),), mask=np.zeros((64, 64), bool), split="train",
+        objects=objects, place=place, light="dark", photograph="x", artist="y")
+
+
+@pytest.fixture(scope="module")
+def batcher():
+    return load_batcher(compose.model_dir("base"))
+
+
+@pytest.fixture(scope="module")
+def records():
+    shown = [("dog", "knife"), ("dog", "spoon"), ("tea", "beer"), ("tea", "fox"),
+             ("apple", "hat", "bomb"), ("apple", "hat", "balloon")]
+    return [record(*objects, index=i) for i, objects in enumerate(shown)]
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return make_splits(catalogue.vocabulary())
+
+
+def test_study_says_of_each_rule_whether_the_scene_keeps_it():
+    rules = [Rule("R1", Has("weapons")), Rule("R2", Has("dog")), Rule("R3", Is("place", "city"))]
+    example = tasks.study(record("knife", "tea"), [(rule, Wording(1)) for rule in rules])
+    verdicts = re.findall(r":(safe|unsafe)\.", example.answer)
+    assert verdicts == ["unsafe", "safe", "safe"]
+    assert example.image is None and "knife" in example.facts["scene"]
+    assert example.label is None, "it is no judged kind and must not count as one"
+
+
+def test_spelling_keeps_the_objects_in_order_and_adds_only_the_background():
+    scene = record("dog", "knife", "tea", place="city")
+    for seed in range(50):
+        words = tasks.spell(scene, np.random.default_rng(seed)).split()
+        named = [word for word in words if word not in ("city", "dark")]
+        assert list(dict.fromkeys(named)) == ["dog", "knife", "tea"]
+        assert named == sorted(named, key=["dog", "knife", "tea"].index)
+        assert all(1 <= named.count(word) <= 3 for word in set(named))
+
+
+def test_words_stand_in_the_place_of_the_picture(batcher):
+    scene = record("dog", "knife")
+    policy = Policy("p", "1", "t", (Rule("R1", Has("dog")),))
+    seen = tasks.judge(scene, policy, Wording(0))
+    told = tasks.in_words(seen, "read", tasks.describe(scene))
+    tokenizer = batcher.tokenizer
+    ids_seen = encode_prompt(tokenizer, seen, 4, 512).ids
+    ids_told = encode_prompt(tokenizer, told, 0, 512).ids
+    pads = [i for i, token in enumerate(ids_seen) if token == tokenizer.image_pad_id]
+    assert len(pads) == 4
+    words = tokenizer.untrusted(tasks.describe(scene))
+    assert ids_told == (*ids_seen[:pads[0]], *words, *ids_seen[pads[-1] + 1:])
+
+
+@pytest.mark.parametrize("kind", EXAMPLE_KINDS)
+def test_every_kind_that_a_config_may_name_makes_batches(kind, records, splits, batcher):
+    source = BatchSource(records, varied_policies(splits), batcher, mixture={kind: 1.0}, batch=4,
+                         num_batches=2, seed=0, spell_share=0.5)
+    batch = source[1]
+    assert len(batch.examples) == 4 and (batch.length > 0).all()
+    assert (batch.prompts.vision is None) == (kind in IN_WORDS)
+    again = source[1]
+    np.testing.assert_array_equal(batch.tokens, again.tokens)
+    np.testing.assert_array_equal(batch.prompts.prompt.tokens, again.prompts.prompt.tokens)
+
+
+@pytest.mark.parametrize("flip_share", [0.0, 1.0])
+def test_judged_prompts_come_with_opposite_labels(flip_share, records, splits, batcher):
+    source = BatchSource(records, varied_policies(splits), batcher, mixture={"judge": 1.0},
+                         batch=16, num_batches=4, seed=0, flip_share=flip_share)
+    for index in range(4):
+        labels = [example.label for example in source[index].examples]
+        assert labels.count("unsafe") == 8
+        for first, second in zip(labels[::2], labels[1::2], strict=True):
+            assert {first, second} == {"safe", "unsafe"}
+
+
+def test_a_policy_that_flags_nothing_is_trained_on_safe_pairs(records, batcher):
+    source = BatchSource(records, one_policy("L1"), batcher, mixture={"judge": 1.0}, batch=8,
+                         num_batches=1, seed=0, flip_share=0.0)
+    assert {example.label for example in source[0].examples} == {"safe"}
+
+
+def test_a_policy_that_flags_all_pairs_alike_is_refused(batcher):
+    same = [record("knife", index=0), record("knife", index=1)]
+    with pytest.raises(SourceError, match="no edited pair in 400 draws"):
+        BatchSource(same, one_policy("L3"), batcher, mixture={"judge": 1.0}, batch=2,
+                    num_batches=1, seed=0, flip_share=0.0)[0]
