@@ -21,9 +21,9 @@ Array = jax.Array | np.ndarray
 class PolicyExample:
     """One question to a guard (or to the model it is made from), before tokenisation.
 
-    `kind` is "judge" for a picture under a policy; the base model also learns from "caption",
-    "question", "read" (a scene in words under a policy) and "study" (a scene in words, then rules one
-    by one). Only "judge" and "read" have a label.
+    `kind` is "judge" for a picture under a policy; the base model also learns from "caption" and
+    "question", from the same three with the picture told in words ("read", "retell", "ask"), and
+    from "study" (a scene in words, then rules one by one). Only "judge" and "read" have a label.
     """
 
     example_id: str

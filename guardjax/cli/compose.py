@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.resources
 import importlib.util
 import os
 import pathlib
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 
 import guardjax.models as models
+from guardjax.cli.assets import model_dir
 from guardjax.cli.model_folder import holds_model, save_model
 from guardjax.data.batching import Batcher, load_batcher
 from guardjax.data.corpus import world_corpus
@@ -42,8 +42,6 @@ from guardjax.train.workdir import open_workdir
 from guardjax.world import builder, catalogue
 
 SCRATCH = "scratch"             # RunConfig.base: random weights and a tokenizer of our own
-# No trained guard is good enough to ship yet: until one is, the base stands in for it.
-SHIPPED = {"base": "base", "guard": "base"}
 _PATCHES = PatchSpec(patch_size=8, min_pixels=64 * 64, max_pixels=64 * 64)
 _STAGES = {"sft": SFTStage, "grpo": GRPOStage, "exact": ExactStage}
 
@@ -52,13 +50,6 @@ def cache_dir() -> pathlib.Path:
     """Where generated worlds are kept: `GUARDJAX_CACHE_DIR` or `~/.cache/guardjax`."""
     home = os.environ.get("GUARDJAX_CACHE_DIR", "~/.cache/guardjax")
     return pathlib.Path(home).expanduser()
-
-
-def model_dir(name: str) -> pathlib.Path:
-    """A model directory: "base" and "guard" come with the package, anything else is a path."""
-    if name in SHIPPED:
-        return pathlib.Path(str(importlib.resources.files("guardjax") / "assets" / SHIPPED[name]))
-    return pathlib.Path(name)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:

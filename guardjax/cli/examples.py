@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import pathlib
 
 from rich.console import Console
 
+from guardjax.cli.assets import example_file
 from guardjax.policies import load_policy
 from guardjax.policies.condition import Attributes
 from guardjax.world.catalogue import CATEGORY_OF
 
 PICTURES = ("knife.png", "dog.png")
 POLICIES = ("no-weapons.yaml", "no-animals.yaml")
-
-
-def example_file(name: str) -> pathlib.Path:
-    """A file of `guardjax/assets/examples`."""
-    return pathlib.Path(str(importlib.resources.files("guardjax") / "assets" / "examples" / name))
 
 
 def true_verdicts(policy_name: str) -> dict[str, str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import collections
-import importlib.resources
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from guardjax.cli.assets import model_dir
 from guardjax.cli.usage import fail, plain, positive
 from guardjax.eval.verdict_record import VerdictRecord
 from guardjax.policies import PolicyError, lint_policy, load_policy
@@ -42,7 +41,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture or a folder")
     parser.add_argument("--policy", required=True, metavar="FILE", help="policy in YAML")
-    parser.add_argument("--model", metavar="DIR", help="model directory (default: shipped guard)")
+    parser.add_argument("--model", default="guard", metavar="DIR",
+                        help="model directory, or the shipped 'guard' or 'base' (default: guard)")
     parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="where verdicts go")
     parser.add_argument("--wording", type=int, default=0, metavar="SEED",
                         help="seed of the policy's wording (default: 0)")
@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
     from guardjax.eval.judge import judge_pictures
 
     try:
-        guard = Guard.load(args.model or shipped_guard(), batch=args.batch_size)
+        guard = Guard.load(model_dir(args.model), batch=args.batch_size)
     except (OSError, ValueError) as error:
         return fail("judge", f"no model: {error}")
     try:
@@ -88,11 +88,6 @@ def main(args: argparse.Namespace) -> int:
                   f"{counts['needs_review']} to review", highlight=False)
     console.print(Text(f"verdicts in {args.out}"))
     return 1 if counts["needs_review"] else 0
-
-
-def shipped_guard() -> Path:
-    """The model that comes with the package: the base, until a trained guard is shipped."""
-    return Path(str(importlib.resources.files("guardjax") / "assets" / "base"))
 
 
 def _table(records: list[VerdictRecord]) -> Table:

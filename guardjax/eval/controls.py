@@ -80,8 +80,8 @@ def tell_in_words(questions: Sequence[Question], records: Iterable[WorldRecord])
       KeyError: a question is about a picture that is not among the records.
     """
     told = {record.scene_id: tasks.describe(record) for record in records}
-    return [_renamed(question, IN_WORDS, kind="read", image=None, facts={
-        **question.example.facts, "scene": told[question.example.image_id]})
+    return [Question(control_name(question.split, IN_WORDS), tasks.in_words(
+        question.example, "read", told[question.example.image_id]))
         for question in _judged(questions)]
 
 

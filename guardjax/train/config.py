@@ -142,6 +142,12 @@ class StageConfig:
             object.__setattr__(self, "name", self.kind)
         _require(self.steps >= 0, f"steps must be >= 0, got {self.steps}")
         _require(self.batch >= 1, f"batch must be >= 1, got {self.batch}")
+        for share in ("plain_share", "spell_share"):
+            value = getattr(self, share)
+            _require(0 <= value <= 1, f"{share} must be in [0, 1], got {value}")
+        _require(not self.plain_share or self.policies == "varied",
+                 f"plain_share={self.plain_share} chooses among varied policies, and "
+                 f"policies={self.policies!r}; set it to 0")
         for kind, weight in self.data.items():
             _require(kind in EXAMPLE_KINDS, typed_config.unknown_name(
                 "example kind in data", kind, EXAMPLE_KINDS))

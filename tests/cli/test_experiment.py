@@ -27,7 +27,6 @@ PLAN = measure.Plan(policies=4, ladder=2, retention=2, held_out=2, controls=3, w
 
 @pytest.fixture(scope="module", name="cache")
 def _cache(tmp_path_factory):
-    pytest.importorskip("resvg_py")
     return tmp_path_factory.mktemp("cache")
 
 
@@ -130,7 +129,6 @@ def test_sizes_of_the_plans():
 
 
 def test_without_the_font_the_artist_is_left_out_and_named(tmp_path, splits, monkeypatch):
-    pytest.importorskip("resvg_py")
     monkeypatch.setattr(builder, "noto_available", lambda: False)
     plan = dataclasses.replace(PLAN, policies=1, ladder=0, retention=0, controls=0, worlds=1)
     directory = measure.evaluation_world(tmp_path, plan)

@@ -30,7 +30,6 @@ def _splits():
 
 @pytest.fixture(scope="module", name="records")
 def _records():
-    pytest.importorskip("resvg_py")
     return [record for seed in range(4) for record in pair_records(
         sample_pair(seed, SceneSpec(split="test")), f"test-{seed:05d}")]
 

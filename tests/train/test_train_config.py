@@ -48,6 +48,10 @@ def test_plain_mappings_and_references_resolve_alike():
     ({"stages": [{"kind": "sft", "steps": 1, "rl": {"group_size": 1}}]},
      r"stages\.0\.rl: group_size must be >= 2, got 1"),
     ({"stages": [{"kind": "sft", "steps": 1}] * 2}, r"different names, repeated: sft"),
+    ({"stages": [{"kind": "sft", "steps": 1, "spell_share": 1.5}]},
+     r"stages\.0: spell_share must be in \[0, 1\], got 1\.5"),
+    ({"stages": [{"kind": "sft", "steps": 1, "plain_share": 0.5, "policies": "L3"}]},
+     r"plain_share=0\.5 chooses among varied policies, and policies='L3'; set it to 0"),
     ({"world": 3}, r"world must be a mapping \(WorldConfig\)"),
     ({"stages": [{"kind": "sft", "steps": 1, "optim": {"lr": float("nan")}}]}, r"lr must be float"),
 ])

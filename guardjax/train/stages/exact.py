@@ -13,31 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from guardjax.data.sources import Batch, BatchSource, iterate
+from guardjax.data.sources import Batch, BatchSource
 from guardjax.policies import Label, format_verdict
 from guardjax.rewards.named import reward_by_name
 from guardjax.rl.exact import expected_reward_of_answers
 from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
-from guardjax.train.optim import make_optimizer, make_schedule
-from guardjax.train.recipe import make_recipe, start_stage
 from guardjax.train.stages.model import StageModel
+from guardjax.train.stages.trained import TrainedStage
 from guardjax.train.state import Bundle
-from guardjax.train.steps import make_train_step
 
 MAX_RULES = 5           # of the policies that can be listed: 1 + 2**5 - 1 answers
 _IMPOSSIBLE = -1e9      # log-probability of a filler
 
 
-class ExactStage:
+class ExactStage(TrainedStage):
     """Expected-reward maximisation over listed verdicts."""
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
-        self.name, self.num_steps = config.name, config.steps
-        self._model, self._source, self._seed = model, source, seed
-        self.recipe = make_recipe(config.freeze, config.lora)
-        self._reward = reward_by_name(config.rl.reward)
-        self._tx = make_optimizer(config.optim, config.steps)
+        super().__init__(config, source, seed)
+        self._model, self._reward = model, reward_by_name(config.rl.reward)
         transform = model.transform(config.rl.temperature)
 
         def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
@@ -53,14 +48,7 @@ class ExactStage:
                 "reward/expected": (expected.sum(), count), "exact/listed": (listed, count),
                 "exact/tokens": (batch["length"].sum().astype(jnp.float32), count)}
 
-        self._step = make_train_step(
-            loss, self._tx, name=config.name, schedule=make_schedule(config.optim, config.steps))
-        self.jits = [self._step]
-
-    def init(self, bundle: Bundle) -> Bundle:
-        """Splits trained from frozen parameters and opens the data."""
-        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
-                           data_iterator=iterate(self._source))
+        self.jits = [self._make_step(loss, config.name)]
 
     def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, None]:
         """Lists the answers, rewards them, and takes one update."""
@@ -74,12 +62,7 @@ class ExactStage:
         arrays = {
             "prompts": batch.prompts, "tokens": tokens, "length": length,
             "rewards": scores.value.reshape(-1, width).astype(np.float32)}
-        state, metrics = self._step(bundle.state, bundle.frozen, arrays)
-        return bundle.replace(state=state), metrics, None
-
-    def finish(self, bundle: Bundle) -> Bundle:
-        """All parameters, nothing else."""
-        return bundle.finished()
+        return self._update(bundle, arrays)
 
 
 def listed_answers(rule_ids: tuple[str, ...]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from guardjax.data.sources import Batch, BatchSource, iterate
+from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
 from guardjax.rl.advantages import group_advantages, zero_variance
 from guardjax.rl.answers import completion_mask
@@ -25,37 +25,30 @@ from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.console import SampleRow
-from guardjax.train.optim import make_optimizer, make_schedule
-from guardjax.train.recipe import Recipe, make_recipe, start_stage
+from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
+from guardjax.train.stages.trained import TrainedStage
 from guardjax.train.state import Bundle
-from guardjax.train.steps import make_train_step
 
 
-class GRPOStage:
+class GRPOStage(TrainedStage):
     """Group-relative policy optimisation over judged prompts."""
+
+    with_reference = True
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         if config.rl.dynamic_sampling:
             dynamic.check_source(config, len(source))
-        self.name, self.num_steps = config.name, config.steps
-        self._rl, self._model, self._source, self._seed = config.rl, model, source, seed
-        self.recipe = make_recipe(config.freeze, config.lora)
+        super().__init__(config, source, seed)
+        self._rl, self._model = config.rl, model
         self._reward = reward_by_name(config.rl.reward)
-        self._tx = make_optimizer(config.optim, config.steps)
         self._rollout = CountedJit(
             _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
-        self._step = make_train_step(
-            _make_loss(config, model, self.recipe), self._tx, name=f"{config.name}/update",
-            schedule=make_schedule(config.optim, config.steps))
+        self._step = self._make_step(
+            _make_loss(config, model, self.recipe), f"{config.name}/update")
         self.jits = [self._rollout, self._step]
-
-    def init(self, bundle: Bundle) -> Bundle:
-        """The reference is the model as this stage finds it."""
-        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
-                           data_iterator=iterate(self._source), with_reference=True)
 
     def step(
         self, bundle: Bundle, batch: Batch
@@ -82,10 +75,6 @@ class GRPOStage:
         state, metrics = self._step(bundle.state, frozen, arrays)
         metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
         return bundle.replace(state=state), metrics, drawn[0].table
-
-    def finish(self, bundle: Bundle) -> Bundle:
-        """All parameters, nothing else."""
-        return bundle.finished()
 
     def _roll(self, bundle: Bundle, batch: Batch, first: int) -> Rollout:
         """Samples and rewards; `first` prompts were drawn before in this step.

@@ -16,13 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from guardjax.data.sight import SightBatch, SightSource
-from guardjax.data.sources import iterate
 from guardjax.train.config import StageConfig
-from guardjax.train.optim import make_optimizer, make_schedule
-from guardjax.train.recipe import make_recipe, start_stage
 from guardjax.train.stages.model import StageModel
+from guardjax.train.stages.trained import TrainedStage
 from guardjax.train.state import Bundle
-from guardjax.train.steps import make_train_step
 from guardjax.types import Array
 
 # Features end up about this many times shorter than the logits alone would make them, so that a
@@ -57,15 +54,12 @@ def naming_loss(
     return -(picked * weights).sum(), weights.sum(), metrics
 
 
-class SightStage:
+class SightStage(TrainedStage):
     """Trains `visual` alone; the words stay as they are."""
 
     def __init__(self, config: StageConfig, model: StageModel, source: SightSource, seed: int):
-        self.name, self.num_steps = config.name, config.steps
-        self._source, self._seed = source, seed
         others = ("model",) if model.cfg.tie_word_embeddings else ("model", "lm_head")
-        self.recipe = make_recipe(others, config.lora)
-        self._tx = make_optimizer(config.optim, config.steps)
+        super().__init__(config, source, seed, freeze=others)
 
         def loss(trained: Any, frozen: Any, batch: SightBatch, key: jax.Array):
             del key
@@ -74,21 +68,9 @@ class SightStage:
             words = params["model"]["embed_tokens"]["embedding"]
             return naming_loss(features, words, batch["word_ids"], batch["weights"])
 
-        self._step = make_train_step(
-            loss, self._tx, name=config.name, schedule=make_schedule(config.optim, config.steps))
-        self.jits = [self._step]
-
-    def init(self, bundle: Bundle) -> Bundle:
-        """Everything but the tower is frozen."""
-        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
-                           data_iterator=iterate(self._source))
+        self.jits = [self._make_step(loss, config.name)]
 
     def step(self, bundle: Bundle, batch: SightBatch) -> tuple[Bundle, Any, None]:
         """One update."""
         arrays = {"vision": batch.vision, "word_ids": batch.word_ids, "weights": batch.weights}
-        state, metrics = self._step(bundle.state, bundle.frozen, arrays)
-        return bundle.replace(state=state), metrics, None
-
-    def finish(self, bundle: Bundle) -> Bundle:
-        """All parameters, nothing else."""
-        return bundle.finished()
+        return self._update(bundle, arrays)

@@ -1,0 +1,48 @@
+"""What all stages share: what is trained, its optimiser, its data, its beginning and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from guardjax.data.sources import iterate
+from guardjax.train.compilation import CountedJit
+from guardjax.train.config import StageConfig
+from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.recipe import make_recipe, start_stage
+from guardjax.train.state import Bundle
+from guardjax.train.steps import LossFn, make_train_step
+
+
+class TrainedStage:
+    """A stage that a loss trains. Subclasses give the loss, and arrays for a batch, in `step`."""
+
+    jits: list[CountedJit]
+    with_reference = False      # whether the loss looks at the model as the stage finds it
+
+    def __init__(self, config: StageConfig, source: Any, seed: int,
+                 freeze: Sequence[str] | None = None):
+        """`source` gives batch by index; `freeze` replaces the config's."""
+        self.name, self.num_steps = config.name, config.steps
+        self.recipe = make_recipe(config.freeze if freeze is None else freeze, config.lora)
+        self._optim, self._source, self._seed = config.optim, source, seed
+        self._tx = make_optimizer(config.optim, config.steps)
+
+    def init(self, bundle: Bundle) -> Bundle:
+        """Splits trained from frozen parameters and opens the data."""
+        return start_stage(self.recipe, bundle, self._tx, seed=self._seed,
+                           data_iterator=iterate(self._source),
+                           with_reference=self.with_reference)
+
+    def finish(self, bundle: Bundle) -> Bundle:
+        """All parameters, nothing else."""
+        return bundle.finished()
+
+    def _make_step(self, loss: LossFn, name: str) -> CountedJit:
+        schedule = make_schedule(self._optim, self.num_steps)
+        return make_train_step(loss, self._tx, name=name, schedule=schedule)
+
+    def _update(self, bundle: Bundle, arrays: Any) -> tuple[Bundle, Any, None]:
+        """One update by the only program of the stage."""
+        state, metrics = self.jits[0](bundle.state, bundle.frozen, arrays)
+        return bundle.replace(state=state), metrics, None
