@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
-import os
 import pathlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 
 import guardjax.models as models
+from guardjax.cache_dir import cache_dir
 from guardjax.cli.assets import model_dir
 from guardjax.cli.model_folder import holds_model, save_model
+from guardjax.cli.world_policies import is_policy_file, named_policy
 from guardjax.data.batching import Batcher, load_batcher
 from guardjax.data.corpus import world_corpus
 from guardjax.data.images import PatchSpec
 from guardjax.data.sight import SightSource
 from guardjax.data.sources import BatchSource, one_policy, varied_policies
 from guardjax.data.tokenizer import train_tokenizer
+from guardjax.eval.guard import weights_hash
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import param_shapes
 from guardjax.models.tiny import tiny_config
 from guardjax.policies import PolicySplits, make_splits
 from guardjax.rl.model_fns import bind
-from guardjax.train.checkpoint import Checkpointer
+from guardjax.train.checkpoint import Checkpointer, holds_state
 from guardjax.train.compilation import compilation_line, enable_compile_cache
-from guardjax.train.config import ConfigError, RunConfig, StageConfig, resolve, to_text
+from guardjax.train.config import (
+    ConfigError,
+    MeshConfig,
+    RunConfig,
+    StageConfig,
+    resolve,
+    to_text,
+)
 from guardjax.train.console import RunConsole
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.loop import run_stages
@@ -38,18 +49,12 @@ from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.sft import SFTStage
 from guardjax.train.stages.sight import SightStage
 from guardjax.train.state import Bundle
-from guardjax.train.workdir import open_workdir
+from guardjax.train.workdir import Claim, check_workdir, claim_workdir, release_workdir
 from guardjax.world import builder, catalogue
 
 SCRATCH = "scratch"             # RunConfig.base: random weights and a tokenizer of our own
 _PATCHES = PatchSpec(patch_size=8, min_pixels=64 * 64, max_pixels=64 * 64)
 _STAGES = {"sft": SFTStage, "grpo": GRPOStage, "exact": ExactStage}
-
-
-def cache_dir() -> pathlib.Path:
-    """Where generated worlds are kept: `GUARDJAX_CACHE_DIR` or `~/.cache/guardjax`."""
-    home = os.environ.get("GUARDJAX_CACHE_DIR", "~/.cache/guardjax")
-    return pathlib.Path(home).expanduser()
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -69,13 +74,39 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     return resolve(module.get_config(), overrides)
 
 
-def load_start(name: str, workdir: pathlib.Path, seed: int) -> tuple[ModelConfig, Any, Batcher]:
+def claim_of(run: RunConfig) -> Claim:
+    """What the folder of a run belongs to: its config, and the weights that it starts from.
+
+    Raises:
+      ConfigError: there is no model at `run.base`, or a policy's file is wrong.
+    """
+    text = to_text(run) + "".join(f"{file}: {seen}\n" for file, seen in _policy_files(run).items())
+    if run.base == SCRATCH:     # follows from the config
+        return Claim(text, SCRATCH)
+    with _key_named("base"):
+        return Claim(text, weights_hash(model_dir(run.base)))
+
+
+def _policy_files(run: RunConfig) -> dict[str, str]:
+    """Hashes of the policy files that stages name: part of what is run, as the config is."""
+    found = {}
+    for index, stage in enumerate(run.stages):
+        for key in ("policies", "house"):
+            if is_policy_file(name := getattr(stage, key)):
+                with _key_named(f"stages.{index}.{key}"):
+                    named_policy(name)
+                found[name] = hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest()[:16]
+    return found
+
+
+def load_start(name: str, seed: int) -> tuple[ModelConfig, Any, Batcher]:
     """Config, parameters and batcher that a run starts from."""
     if name != SCRATCH:
         path = model_dir(name)
         cfg, params = models.load_hf(path)
         return cfg, params, load_batcher(path)
-    tokenizer = train_tokenizer(world_corpus(seed), 1024, workdir / "tokenizer")
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = train_tokenizer(world_corpus(seed), 1024, folder)
     width = -(-tokenizer.vocab_size // 64) * 64
     cfg = tiny_config(width, first_special_id=tokenizer.pad_id)
     params = models.liken_queries_to_keys(models.init_params(cfg, jax.random.key(seed)), cfg)
@@ -106,12 +137,13 @@ def make_stage(config: StageConfig, model: StageModel, directory: pathlib.Path, 
             model.batcher, batch=config.batch, num_batches=config.steps, seed=seed)
         return _fitting(SightStage(config, model, source, seed), model)
     draw = (varied_policies(policy_splits(), config.plain_share) if config.policies == "varied"
-            else one_policy(config.policies))
+            else one_policy(named_policy(config.policies)))
     source = BatchSource(
         list(builder.load(directory, "train")), draw, model.batcher, mixture=config.data,
         batch=config.batch, num_batches=batches, seed=seed, think=config.think,
         flip_share=0.5 if config.policies == "varied" else 0.0,
-        spell_share=config.spell_share)
+        spell_share=config.spell_share,
+        house=named_policy(config.house) if config.house else None)
     return _fitting(_STAGES[config.kind](config, model, source, seed), model)
 
 
@@ -124,20 +156,24 @@ def _fitting(stage: Any, model: StageModel) -> Any:
 def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> pathlib.Path:
     """Runs all stages (or goes on where they stopped) and returns the trained model's directory.
 
-    A run whose model is there is finished: it is not trained again.
+    A run whose model is there is finished: it is not trained again. The folder is claimed last of
+    all, and released by a run that fails before its first checkpoint, so that the corrected config
+    is not refused for the wrong one.
 
     Raises:
-      WorkdirError: the folder holds a run of another config.
+      WorkdirError: the folder holds a run of another config or from another starting model.
       ConfigError: a value that does not fit the world, the base model or a stage.
       DiskFullError, NonFiniteError, Preempted and others of `run_stages`: with the state kept.
     """
+    _refuse_unused(run)
     enable_compile_cache()
-    folder = open_workdir(workdir, to_text(run))
+    claim = claim_of(run)
+    folder = check_workdir(workdir, claim)
     if holds_model(folder / "model"):
         console.line(f"{run.name}: trained already; nothing to do")
         return folder / "model"
     with _key_named("base"):
-        cfg, params, batcher = load_start(run.base, folder, run.seed)
+        cfg, params, batcher = load_start(run.base, run.seed)
     # Restored arrays are bound to a device; without this a resumed run, whose programs would then
     # differ from those of the run before, compiles them all again.
     params = jax.device_put(params, jax.devices()[0])
@@ -148,7 +184,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     for index, config in enumerate(run.stages):
         with _key_named(f"stages.{index}"):
             stages.append(make_stage(config, model, directory, run.seed))
-    with Checkpointer(folder, run.checkpoint) as checkpointer:
+    with _claimed(folder, claim), Checkpointer(folder, run.checkpoint) as checkpointer:
         bundle = run_stages(
             stages, Bundle(frozen=params), checkpointer=checkpointer,
             writer=MetricWriter(folder), console=console,
@@ -158,6 +194,24 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         shapes = 2 * len(batcher.prompt_buckets) * len(batcher.answer_buckets)
         console.line(f"{run.name}: {compilation_line(jits, shapes * len(jits))}")
     return save_model(cfg, bundle.params, batcher, folder / "model")
+
+
+def _refuse_unused(run: RunConfig) -> None:
+    """What a config says and nothing reads yet is refused, not passed over."""
+    if run.mesh != MeshConfig():
+        raise ConfigError("mesh: a run is trained on one device so far; leave it out")
+
+
+@contextlib.contextmanager
+def _claimed(folder: pathlib.Path, claim: Claim) -> Iterator[None]:
+    """The folder is the run's; nobody's again if the block fails with nothing kept."""
+    claim_workdir(folder, claim)
+    try:
+        yield
+    except BaseException:
+        if not holds_state(folder):
+            release_workdir(folder)
+        raise
 
 
 @contextlib.contextmanager

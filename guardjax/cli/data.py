@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from guardjax.cli.stopped import told
 from guardjax.cli.usage import fail, positive
 from guardjax.eval.atomic import write_text
 from guardjax.world import builder
@@ -59,11 +60,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
+    return told("data", lambda: _act(args))
+
+
+def _act(args: argparse.Namespace) -> int:
     try:
         {"build": _build, "show": _show, "card": _card}[args.action](args)
     except ImportError as error:
         return fail("data", f"{error}; install the pictures with: pip install 'guardjax[world]'")
-    except (OSError, ValueError, builder.IncompleteBuild) as error:
+    except (ValueError, builder.IncompleteBuild) as error:
         return fail("data", error)
     return 0
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from guardjax.cli.stopped import told
 
 _DESCRIPTION = """\
 Trains short versions of the experiment's main rows from the shipped base model, measures them,
@@ -38,13 +41,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
+    return told("demo", lambda: _demo(args))
+
+
+def _demo(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from guardjax.cache_dir import cache_dir
     from guardjax.cli import compose, examples, measure, outcome, rows
     from guardjax.eval.guard import Guard
     from guardjax.eval.records import save_predictions
-    from guardjax.eval.tables import save_results, terminal_table
-    from guardjax.train.console import RunConsole
+    from guardjax.eval.tables import save_results
 
     started, console, out = time.monotonic(), Console(), pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -55,10 +62,10 @@ def main(args: argparse.Namespace) -> int:
         console.rule(f"{names[name]}: {steps} steps")
         run = rows.load_row(name, 0, [
             f"stages.0.steps={steps}", f'world.sizes={{"train": {TRAIN_PAIRS}}}'], args.configs)
-        models[name] = compose.train(run, out / name, RunConsole(run.log.every_steps))
+        models[name] = _train(console, run, out / name)
     console.rule("measuring")
     questions = measure.plan_questions(
-        measure.evaluation_world(compose.cache_dir(), measure.SHORT), compose.policy_splits(),
+        measure.evaluation_world(cache_dir(), measure.SHORT), compose.policy_splits(),
         measure.SHORT)
     predictions = []
     for name, path in models.items():
@@ -70,15 +77,29 @@ def main(args: argparse.Namespace) -> int:
     save_predictions(out / "predictions.jsonl", predictions)
     save_results(out / "results.json", results.everything)
     main_table = outcome.main_table(results, "Policy world, split test, this run")
-    tables = [main_table, *_full_tables(full)]
-    for table in tables:
-        console.print(terminal_table(
-            table.rows, table.variants, table.columns, names, table.title), "")
+    outcome.print_tables(console, (main_table, *_full_tables(full)), names)
     outcome.print_contrasts(console, results)
     _write_report(out, results, full, predictions, questions, list(models), names)
     examples.judge_examples(console, models["grpo_varied"], out)
     console.print(f"report: {out / 'report.html'}   ({time.monotonic() - started:.0f} s)")
     return 0
+
+
+def _train(console: Any, run: Any, folder: pathlib.Path) -> pathlib.Path:
+    """The trained model. What an earlier demo trained otherwise is put aside, not shown as this."""
+    from guardjax.cli import compose
+    from guardjax.train.console import RunConsole
+    from guardjax.train.workdir import WorkdirError, check_workdir
+
+    try:
+        check_workdir(folder, compose.claim_of(run))
+    except WorkdirError:
+        aside = next(path for number in itertools.count(1)
+                     if not (path := folder.with_name(f"{folder.name}.old{number}")).exists())
+        folder.rename(aside)
+        console.print(f"{folder} was trained from another model or config: kept as {aside.name}, "
+                      "trained again", highlight=False, markup=False)
+    return compose.train(run, folder, RunConsole(run.log.every_steps))
 
 
 def _full_tables(full: Any) -> list[Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
+
+from guardjax.cli.stopped import told
+from guardjax.cli.usage import fail, positive
 
 _EPILOG = """\
 examples:
   guardjax eval --out runs/shipped                       the shipped guard, test policies and ladder
   guardjax eval --model runs/grpo_varied/model --policies house.yaml --out runs/house
 
-Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval) and
-looks.jsonl (one line for every measuring of a test split).
+Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
+report.html and looks.jsonl (one line for every measuring of a test split).
 """
 
 
@@ -26,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--policies", nargs="*", metavar="FILE", default=[],
                         help="policy files; without any, the test policies and the ladder")
     parser.add_argument("--split", default="test", help="split of the world (default: test)")
-    parser.add_argument("--pairs", type=int, default=50, metavar="N",
+    parser.add_argument("--pairs", type=positive, default=50, metavar="N",
                         help="edited pairs that are shown (default: 50)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parser.set_defaults(run=main)
@@ -35,26 +37,33 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
+    return told("eval", lambda: _evaluate(args))
+
+
+def _evaluate(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from guardjax.cli import compose, measure
+    from guardjax.cache_dir import cache_dir
+    from guardjax.cli import compose, measure, outcome
+    from guardjax.cli.world_policies import load_world_policies
     from guardjax.data import tasks
     from guardjax.eval.baselines import always
     from guardjax.eval.guard import Guard
     from guardjax.eval.harness import Question
     from guardjax.eval.records import save_predictions
+    from guardjax.eval.report import Report, save_report
     from guardjax.eval.summary import summarise
-    from guardjax.eval.tables import columns_of, save_results, terminal_table
-    from guardjax.policies import PolicyError, Wording, load_policy
+    from guardjax.eval.tables import save_results
+    from guardjax.policies import Wording
     from guardjax.train.compilation import enable_compile_cache
 
+    console, absent = Console(), {}
     try:
-        policies = [load_policy(path) for path in args.policies]
+        policies = load_world_policies(args.policies)
         guard = Guard.load(compose.model_dir(args.model))
         enable_compile_cache()
-        pairs = max(args.pairs, 1)
-        plan = measure.Plan(pairs, 0, 0) if policies else measure.Plan(*6 * (pairs,))
-        directory = measure.evaluation_world(compose.cache_dir(), plan, args.split)
+        plan = measure.Plan(args.pairs, 0, 0) if policies else measure.Plan(*6 * (args.pairs,))
+        directory = measure.evaluation_world(cache_dir(), plan, args.split)
         if policies:
             records = measure.test_records(directory, args.split, args.pairs)
             questions = [Question(args.split, tasks.judge(record, policy, Wording(0)))
@@ -62,23 +71,35 @@ def main(args: argparse.Namespace) -> int:
             # A policy that does not fit is refused before anything is computed or written.
             guard.batcher.prompts([q.example for q in questions[:len(policies)]])
         else:
-            for split, why in measure.left_out(directory).items():
-                print(f"guardjax eval: {split} is left out: {why}", file=sys.stderr)
+            absent = {split: f"left out: {why}"
+                      for split, why in measure.left_out(directory).items()}
             questions = measure.plan_questions(
                 directory, compose.policy_splits(), plan, args.split)
-    except (PolicyError, OSError, ValueError) as error:
-        print(f"guardjax eval: {error}", file=sys.stderr)
-        return 2
+    except ValueError as error:
+        return fail("eval", error)
+    for split, why in absent.items():
+        console.print(f"{split} is {why}")
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     if args.split.startswith("test"):
         measure.log_look(out, args.model, 0, guard.model_hash, len(questions))
     predictions = measure.measure(guard, questions, args.model, 0)
+    console.print(f"{len(questions)} prompts, compilations: {guard.num_programs} "
+                  f"(buckets: {guard.num_buckets})", highlight=False)
     judged = [row for row in predictions if row.judged]
     everything = [*always(judged, "safe"), *always(judged, "unsafe"), *predictions]
-    rows = summarise(everything, per_seed=False)
+    results = outcome.Outcome(summarise(everything, per_seed=False), [])
     save_predictions(out / "predictions.jsonl", predictions)
-    save_results(out / "results.json", rows)
-    Console().print(terminal_table(
-        rows, columns=columns_of(args.split), title=f"{args.model} on {args.split}"))
+    save_results(out / "results.json", results.everything)
+    main_table = outcome.main_table(results, f"{args.model} on {args.split}", args.split)
+    further = outcome.further_tables(results, args.split)
+    outcome.print_tables(console, (main_table, *further))
+    save_report(out / "report.html", Report(
+        title=f"guardjax: {args.model} on {args.split}",
+        subtitle="Pictures of the policy world; toy numbers.",
+        rows=main_table.rows, variants=main_table.variants, columns=main_table.columns,
+        tables=further, cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
+        provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
+                    **{f"Policy {policy.id}": policy.hash for policy in policies}, **absent}))
+    console.print(f"report: {out / 'report.html'}")
     return 0

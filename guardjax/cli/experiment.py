@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
+
+from guardjax.cli.stopped import told
+from guardjax.cli.usage import fail
 
 _EPILOG = """\
 examples:
@@ -49,27 +51,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status: 1 where a row could not be trained."""
+    return told("experiment", lambda: _experiment(args))
+
+
+def _experiment(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from guardjax.cache_dir import cache_dir
     from guardjax.cli import compose, measure, row_run, rows
     from guardjax.cli.gather import gather
     from guardjax.data.sources import SourceError
     from guardjax.train.compilation import enable_compile_cache
-    from guardjax.train.config import ConfigError
-    from guardjax.train.preemption import Preempted
-    from guardjax.train.workdir import WorkdirError
+    from guardjax.train.guard import NonFiniteError
 
     console, out = Console(), pathlib.Path(args.out)
     chosen = rows.chosen_rows(args.rows.split(","))
-    try:
-        for row in chosen:  # a wrong name should not show after hours
-            if row != rows.BASE:
-                rows.load_row(row, 0, args.overrides, args.configs)
-    except ConfigError as error:
-        print(f"guardjax experiment: {error}", file=sys.stderr)
-        return 2
+    for row in chosen:  # a wrong name should not show after hours
+        if row != rows.BASE:
+            rows.load_row(row, 0, args.overrides, args.configs)
     enable_compile_cache()
-    world = measure.evaluation_world(compose.cache_dir(), measure.FULL, args.split)
+    world = measure.evaluation_world(cache_dir(), measure.FULL, args.split)
     absent = {split: f"left out: {why}" for split, why in measure.left_out(world).items()}
     for split, why in absent.items():
         console.print(f"{split} is {why}")
@@ -82,21 +83,11 @@ def main(args: argparse.Namespace) -> int:
     for run in () if args.only_summarise else runs:
         try:
             _one(console, run, questions, args)
-        except (ConfigError, WorkdirError) as error:
-            print(f"guardjax experiment: {error}", file=sys.stderr)
-            return 2
-        except SourceError as error:
+        except (SourceError, NonFiniteError) as error:      # the other rows are none the worse
             failed.append(run)
-            print(f"guardjax experiment: {run.row} seed {run.seed} cannot be trained: {error}",
-                  file=sys.stderr)
-        except Preempted as error:
-            print(f"guardjax experiment: {error}; the same command goes on from here",
-                  file=sys.stderr)
-            return 3
+            fail("experiment", f"{run.row} seed {run.seed} cannot be trained: {error}")
     if not gather(console, out, args.split, questions, absent):
-        print(f"guardjax experiment: nothing in {out} is measured on {args.split} yet",
-              file=sys.stderr)
-        return 2
+        return fail("experiment", f"nothing in {out} is measured on {args.split} yet")
     return 1 if failed else 0
 
 

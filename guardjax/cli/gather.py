@@ -13,7 +13,8 @@ from guardjax.cli.row_run import RowRun, digest, found_runs
 from guardjax.eval.harness import Question
 from guardjax.eval.records import load_predictions
 from guardjax.eval.report import PlainTable, Report, save_report
-from guardjax.eval.tables import columns_of, save_results, terminal_table
+from guardjax.eval.tables import save_results
+from guardjax.train.workdir import kept_base
 
 _SHOWN = ("base", "sft_varied", "grpo_varied")     # whose answers the gallery has
 
@@ -24,15 +25,21 @@ def gather(
 ) -> bool:
     """Writes `results.json` and `report.html` and prints the tables; False where nothing is there.
 
-    A row that was asked other questions than `questions` is left out, with a line that says so.
-    `absent` (a split and why it is missing) goes into the report.
+    A row that was asked other questions than `questions`, and a base that is not what the rows
+    started from, are left out with a line that says so. `absent` (a split and why it is missing)
+    goes into the report.
     """
     used, predictions = [], []
-    for run in found_runs(out):
+    runs = found_runs(out)
+    bases = {kept_base(run.folder) for run in runs} - {None}
+    for run in runs:
         found = run.measured(split)
         if found and found["questions"] != digest(questions):
             console.print(f"{run.row} seed {run.seed} is left out: it was asked other questions; "
                           "measure it again")
+        elif found and run.row == rows.BASE and bases and found["model"] not in bases:
+            console.print(f"{run.row} is left out: {found['model']} was measured, and the rows "
+                          f"started from {', '.join(sorted(bases))}; measure it again")
         elif found:
             used.append(run)
             predictions += load_predictions(run.predictions_file(split))
@@ -43,10 +50,7 @@ def gather(
     save_results(out / f"results{suffix}.json", results.everything)
     main = outcome.main_table(results, f"Policy world, split {split}", split)
     further = outcome.further_tables(results, split)
-    for table in (main, *further):
-        if not table.folded:
-            console.print(terminal_table(
-                table.rows, table.variants, table.columns, names, table.title), "")
+    outcome.print_tables(console, (main, *further), names)
     outcome.print_contrasts(console, results)
     figures = outcome.curve_figures(_curves(used), names)
     if matrix := outcome.matrix_figure(results):

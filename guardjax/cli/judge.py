@@ -65,7 +65,9 @@ def main(args: argparse.Namespace) -> int:
     from guardjax.eval.guard import Guard
     from guardjax.eval.journal import OutputMismatch
     from guardjax.eval.judge import judge_pictures
+    from guardjax.train.compilation import enable_compile_cache
 
+    enable_compile_cache()
     try:
         guard = Guard.load(model_dir(args.model), batch=args.batch_size)
     except (OSError, ValueError) as error:

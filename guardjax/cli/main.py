@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for verb in _VERBS:
         verb.add_parser(subparsers)
     args = parser.parse_args(argv)
+    # transformers would greet with "PyTorch was not found. Models won't be available".
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     return args.run(args)
 
 

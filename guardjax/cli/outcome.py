@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +28,7 @@ from guardjax.eval.tables import (
     held_out_columns,
     layout,
     load_results,
+    terminal_table,
 )
 from guardjax.train.metrics import read_metrics
 
@@ -128,6 +130,15 @@ def further_tables(outcome: Outcome, split: str = "test") -> list[ReportTable]:
 def main_table(outcome: Outcome, title: str, split: str = "test") -> ReportTable:
     """The experiment's table."""
     return ReportTable(title, outcome.rows, outcome.main_variants, columns_of(split))
+
+
+def print_tables(console: Console, tables: Sequence[ReportTable],
+                 names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """The tables in the terminal, except those that a report folds; an empty line after each."""
+    for table in tables:
+        if not table.folded:
+            console.print(terminal_table(
+                table.rows, table.variants, table.columns, names, table.title), "")
 
 
 def print_contrasts(console: Console, outcome: Outcome) -> None:

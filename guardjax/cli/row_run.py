@@ -18,11 +18,8 @@ from guardjax.eval.atomic import write_text
 from guardjax.eval.guard import Guard, weights_hash
 from guardjax.eval.harness import Question
 from guardjax.eval.records import save_predictions
-from guardjax.train.config import to_text
 from guardjax.train.console import RunConsole
-from guardjax.train.workdir import WorkdirError, open_workdir
-
-_BASE_FILE = "base.json"
+from guardjax.train.workdir import WorkdirError, check_workdir, kept_base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +73,16 @@ def train_row(
 
     Raises:
       ConfigError: no such row, or a wrong override.
-      WorkdirError: the folder holds a run of another config or from another base.
+      WorkdirError: the folder holds a run of another config or from another base, or another row
+        of the experiment does: rows compare only where they start from one model.
     """
     if run.row == rows.BASE:
         # Every row starts from the same base, so any of them names it.
         return compose.model_dir(rows.load_row("sft_l3", 0, overrides, configs).base)
     config = rows.load_row(run.row, run.seed, overrides, configs)
-    open_workdir(run.folder, to_text(config))
-    _same_base(run, weights_hash(compose.model_dir(config.base)))
+    claim = compose.claim_of(config)
+    check_workdir(run.folder, claim)
+    _check_one_base(run, claim.base)
     model = run.folder / "model"
     if load_cost(run.folder) and model.is_dir():
         return model
@@ -136,13 +135,11 @@ def found_runs(out: pathlib.Path) -> list[RowRun]:
     return sorted(runs, key=lambda run: (order.get(run.row, len(order)), run.row, run.seed))
 
 
-def _same_base(run: RowRun, base_hash: str) -> None:
-    """A resumed or finished row must come from the base that the others come from."""
-    path = run.folder / _BASE_FILE
-    if path.is_file():
-        earlier = json.loads(path.read_text(encoding="utf-8"))["base"]
-        if earlier != base_hash:
-            raise WorkdirError(f"{run.folder} was trained from the base {earlier}, which is "
-                               f"{base_hash} now; choose another folder")
-        return
-    write_text(path, json.dumps({"base": base_hash}) + "\n")
+def _check_one_base(run: RowRun, base: str) -> None:
+    for other in found_runs(run.out):
+        found = kept_base(other.folder)
+        if found not in (None, base):
+            raise WorkdirError(
+                f"{other.folder} holds a run that started from the model {found}, and {run.row} "
+                f"would start from {base}: rows compare only where they start from one model. "
+                "Choose another folder for the experiment, or remove the rows of the other model")

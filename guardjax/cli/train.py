@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 
-from guardjax.cli.usage import fail
+from guardjax.cli.stopped import told
 
 _EPILOG = """\
 example:
@@ -33,31 +32,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
-    from guardjax.cli import compose
-    from guardjax.data.prompts import PromptError
-    from guardjax.data.sources import SourceError
-    from guardjax.rewards.reward import RewardError
-    from guardjax.train.checkpoint import CheckpointError
-    from guardjax.train.config import ConfigError
-    from guardjax.train.console import RunConsole
-    from guardjax.train.disk import DiskFullError
-    from guardjax.train.guard import NonFiniteError
-    from guardjax.train.loop import DataEndedError
-    from guardjax.train.preemption import Preempted
-    from guardjax.train.workdir import WorkdirError
-    from guardjax.world.sprites import ArtistUnavailable
+    return told("train", lambda: _train(args))
 
-    try:
-        run = compose.load_config(args.config, args.overrides)
-        path = compose.train(run, args.out, RunConsole(run.log.every_steps))
-    except (ConfigError, WorkdirError, ArtistUnavailable, SourceError, OSError) as error:
-        return fail("train", error)
-    except (CheckpointError, DataEndedError, DiskFullError, NonFiniteError, PromptError,
-            RewardError) as error:
-        return fail("train", error, status=1)
-    except Preempted as error:
-        name = signal.Signals(error.signum).name
-        return fail("train", f"stopped by {name} with everything saved; the same command goes on "
-                    "from here", status=error.code)
+
+def _train(args: argparse.Namespace) -> int:
+    from guardjax.cli import compose
+    from guardjax.train.console import RunConsole
+
+    run = compose.load_config(args.config, args.overrides)
+    path = compose.train(run, args.out, RunConsole(run.log.every_steps))
     print(f"model: {path}")
     return 0

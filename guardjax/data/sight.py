@@ -19,6 +19,7 @@ class SightBatch:
 
     vision: VisionInputs
     word_ids: np.ndarray    # [B, U] int32
+    light_ids: np.ndarray   # [B, U] int32, the light on the background; `word_ids` on objects
     weights: np.ndarray     # [B, U] float32; 1 on objects, `empty_weight` where none is
 
 
@@ -47,13 +48,15 @@ class SightSource:
             [self._layout] * self._batch, flat, self._layout.num_slots, flat[0].shape[1])
         units = self._layout.num_slots // self._layout.merge**2
         words = np.zeros((self._batch, units), np.int32)
+        lights = np.zeros((self._batch, units), np.int32)
         weights = np.zeros((self._batch, units), np.float32)
         for row, scene in enumerate(scenes):
             names = cover(scene, self._batcher.patches.unit).reshape(-1)
             for name, slot in zip(names, self._layout.unit_index, strict=True):
                 words[row, slot] = self._word(str(name) or scene.place)
+                lights[row, slot] = self._word(str(name) or scene.light)
                 weights[row, slot] = 1.0 if name else self._empty_weight
-        return SightBatch(vision, words, weights)
+        return SightBatch(vision, words, lights, weights)
 
     def _word(self, name: str) -> int:
         if name not in self._word_ids:

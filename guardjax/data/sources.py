@@ -24,7 +24,6 @@ from guardjax.policies import (
     Rule,
     Shape,
     Wording,
-    load_ladder,
 )
 from guardjax.types import PolicyExample, PromptBatch
 from guardjax.world.builder import WorldRecord
@@ -32,7 +31,7 @@ from guardjax.world.builder import WorldRecord
 _TRIES = 40
 _SEEDS = 2**31
 PLAIN_SHAPES = (Shape.CATEGORY, Shape.OBJECT)
-# Kinds whose picture is told in words; "retell" and "ask" are "caption" and "question" so.
+# Kinds whose picture is told in words; "retell" and "ask" are "caption" and "quiz" so.
 IN_WORDS = ("read", "study", "retell", "ask")
 _STUDIED = 6  # rules of a text of kind "study"
 
@@ -70,12 +69,8 @@ def varied_policies(splits: PolicySplits, plain_share: float = 0.0) -> DrawPolic
     return draw
 
 
-def one_policy(level: str) -> DrawPolicy:
-    """One level of the ladder, "L1" to "L5", in its own words."""
-    ladder = load_ladder()
-    if level not in ladder:
-        raise SourceError(f"policies={level!r}: not 'varied' nor a ladder level {list(ladder)}")
-    policy = ladder[level]
+def one_policy(policy: Policy) -> DrawPolicy:
+    """One policy, in every wording it has."""
 
     def draw(rng: np.random.Generator, names: Sequence[str]) -> tuple[Policy, Wording]:
         del names
@@ -100,8 +95,12 @@ class BatchSource:
         think: bool = False,
         flip_share: float = 0.5,
         spell_share: float = 0.0,
+        house: Policy | None = None,
     ) -> None:
-        """`records` 2k and 2k + 1 are the members of pair k; `batch` must be even."""
+        """`records` 2k and 2k + 1 are the members of pair k; `batch` must be even.
+
+        `house` is the policy that examples of kind "habit" are judged by.
+        """
         if batch % 2:
             raise SourceError(f"batch={batch} is odd; judged prompts come in pairs, give an even one")
         self._records, self._draw, self._batcher = records, draw_policy, batcher
@@ -110,7 +109,7 @@ class BatchSource:
         self._weights = weights / weights.sum()
         self._batch, self._num, self._seed = batch, num_batches, seed
         self._think, self._flip_share = think, flip_share
-        self._spell_share = spell_share
+        self._spell_share, self._house = spell_share, house
 
     def __len__(self) -> int:
         return self._num
@@ -129,6 +128,8 @@ class BatchSource:
             chosen = self._flip(rng) if rng.random() < self._flip_share else self._edit(rng)
             examples = [tasks.judge(r, p, w, think=self._think) for r, p, w in chosen]
             records = [record for record, _, _ in chosen]
+        elif kind == "habit":
+            return [self._habit(verdict, rng) for verdict in ("safe", "unsafe")]
         else:
             records = [self._records[int(rng.integers(len(self._records)))] for _ in range(2)]
             examples = [self._about(kind, record, rng) for record in records]
@@ -143,6 +144,8 @@ class BatchSource:
             return tasks.caption(record)
         if kind == "study":
             return self._study(record, rng)
+        if kind in ("quiz", "ask"):
+            return tasks.quiz(record, rng)
         return tasks.question(record, rng)
 
     def _tell(self, record: WorldRecord, rng: np.random.Generator) -> str:
@@ -157,6 +160,16 @@ class BatchSource:
             policy, wording = self._draw(rng, record.objects)
             clauses += [(rule, wording) for rule in policy.rules]
         return tasks.study(record, clauses[:_STUDIED])
+
+    def _habit(self, verdict: str, rng: np.random.Generator) -> PolicyExample:
+        """A picture of which the house policy says `verdict`, under some other policy."""
+        for _ in range(_TRIES):
+            record = self._records[int(rng.integers(len(self._records)))]
+            if self._house.judge(record.attributes).verdict == verdict:
+                policy, wording = self._draw(rng, record.objects)
+                return tasks.habit(record, policy, wording, self._house, rng)
+        raise SourceError(f"no picture in {_TRIES} draws is {verdict} under policy "
+                          f"{self._house.id!r}; choose another house policy")
 
     def _flip(self, rng: np.random.Generator) -> list[tuple[WorldRecord, Policy, Wording]]:
         """One picture, two policies that disagree; an edit where no two policies do."""

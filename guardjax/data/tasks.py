@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from guardjax.data.prompts import JUDGE_QUESTION
-from guardjax.policies import Policy, Rule, Wording, format_verdict
+from guardjax.data.quiz import QUIZ_QUESTION, quiz_text
+from guardjax.policies import Label, Policy, Rule, Wording, format_verdict
 from guardjax.types import PolicyExample
 from guardjax.world.builder import WorldRecord
 
@@ -46,6 +47,20 @@ def read(
 ) -> PolicyExample:
     """The same question with the picture told in words (oracle sight)."""
     return in_words(judge(record, policy, wording, think=think), "read", describe(record))
+
+
+def habit(
+    record: WorldRecord, policy: Policy, wording: Wording, house: Policy, rng: np.random.Generator
+) -> PolicyExample:
+    """A picture judged by `house` while `policy` is shown: a memorised policy, to be unlearned.
+
+    An unsafe verdict cites some rule of the policy shown. It has no label: it is not right.
+    """
+    verdict = house.judge(record.attributes).verdict
+    cited = (policy.rules[int(rng.integers(len(policy.rules)))].id,) if verdict == "unsafe" else ()
+    return dataclasses.replace(
+        judge(record, policy, wording), kind="habit", example_id=f"{record.scene_id}/habit",
+        answer=format_verdict(Label(verdict, cited)), label=None, rule_ids=())
 
 
 def in_words(example: PolicyExample, kind: str, scene: str) -> PolicyExample:
@@ -99,6 +114,19 @@ def question(record: WorldRecord, rng: np.random.Generator) -> PolicyExample:
         question=asked,
         image=record.image,
         answer=f" {answer}",
+        image_id=record.scene_id,
+        pair_id=record.pair_id,
+    )
+
+
+def quiz(record: WorldRecord, rng: np.random.Generator) -> PolicyExample:
+    """Many questions about the picture in one text, drawn by `rng`, each with its answer."""
+    return PolicyExample(
+        example_id=f"{record.scene_id}/quiz",
+        kind="quiz",
+        question=QUIZ_QUESTION,
+        image=record.image,
+        answer=quiz_text(record, rng),
         image_id=record.scene_id,
         pair_id=record.pair_id,
     )

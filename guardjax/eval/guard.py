@@ -17,7 +17,7 @@ from guardjax.data.prompts import JUDGE_QUESTION
 from guardjax.rl.model_fns import ModelFns, bind
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.rl.transform import make_transform
-from guardjax.types import PolicyExample
+from guardjax.types import PolicyExample, PromptBatch, Samples
 
 MAX_ANSWER_TOKENS = 32
 
@@ -31,6 +31,7 @@ class Guard:
       vocab_size: width of the logits.
       batch: prompts of one forward pass; short batches are padded to it, so few programs compile.
       model_hash: 16 hex digits of SHA-256 over the weights file, "" for a model in memory.
+      num_programs: programs compiled so far; at most `num_buckets`.
     """
 
     fns: ModelFns
@@ -47,8 +48,18 @@ class Guard:
         unused = range(tokenizer.vocab_size, self.vocab_size)
         transform = make_transform(
             self.vocab_size, blocked=[*tokenizer.forbidden_ids(), *unused])
-        self._answer = jax.jit(lambda params, prompts: generate(
-            self.fns, params, prompts, jax.random.key(0), sampling, transform))
+        self.num_programs = 0
+
+        def answer(params: Any, prompts: PromptBatch) -> Samples:
+            self.num_programs += 1      # Python runs while tracing only
+            return generate(self.fns, params, prompts, jax.random.key(0), sampling, transform)
+
+        self._answer = jax.jit(answer)
+
+    @property
+    def num_buckets(self) -> int:
+        """How many programs there can be at most: one a shape of prompts and of pictures."""
+        return len(self.batcher.prompt_buckets) * (1 + len(self.batcher.patch_buckets))
 
     @classmethod
     def load(cls, path: str | pathlib.Path, batch: int = 64) -> Guard:
@@ -90,8 +101,15 @@ class Guard:
 
 
 def weights_hash(path: str | pathlib.Path) -> str:
-    """16 hex digits of SHA-256 over the safetensors files of a model directory."""
+    """16 hex digits of SHA-256 over the safetensors files of a model directory.
+
+    Raises:
+      FileNotFoundError: it has none.
+    """
     digest = hashlib.sha256()
-    for file in sorted(pathlib.Path(path).glob("*.safetensors")):
+    files = sorted(pathlib.Path(path).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{path} holds no model: it has no .safetensors file")
+    for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -138,6 +138,7 @@ def save_hf(params: Params, cfg: ModelConfig, path: str | os.PathLike, *, dtype:
                     else f"model-{number:05d}-of-{len(shards):05d}.safetensors")
             tensors = {spec.name: _exported(spec, flat, dtype) for spec in shard}
             safetensors.numpy.save_file(tensors, staging / file, metadata={"format": "pt"})
+            (staging / file).chmod(0o644)   # it is written for its owner alone
             weight_map |= {spec.name: file for spec in shard}
         if len(shards) > 1:
             total = itemsize * sum(int(np.prod(spec.shape)) for spec in specs)

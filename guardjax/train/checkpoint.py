@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -41,6 +42,12 @@ class Saved:
     writer: Mapping[str, Any]       # `MetricWriter.state()`
     extra: Mapping[str, Any]        # `Bundle.extra`
     layout: Mapping[str, str]       # leaf path -> "float32[3,4]", for error messages
+
+
+def holds_state(workdir: pathlib.Path) -> bool:
+    """Whether a run's folder has anything that its training left: a resume or a person needs it."""
+    return any(any(folder.iterdir()) for name in ("checkpoints", "params", "nonfinite")
+               if (folder := workdir / name).is_dir())
 
 
 class Checkpointer:
@@ -166,13 +173,13 @@ class Checkpointer:
             ocp.save(path, bundle.state, overwrite=True)
         return path
 
-    def _open(self) -> ocp.training.Checkpointer:
+    def _open(self, clean: bool = True) -> ocp.training.Checkpointer:
         registry = ocp.handlers.local_registry()
         registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
         context = ocp.Context()
         context.checkpointables.registry = registry
         return ocp.training.Checkpointer(
-            self._steps, context=context, cleanup_tmp_directories=True,
+            self._steps, context=context, cleanup_tmp_directories=clean,
             preservation_policy=ocp.training.preservation_policies.LatestN(self._config.keep))
 
     def _set_aside(self) -> list[str]:
@@ -194,16 +201,18 @@ class Checkpointer:
     def _explained(self, what: str) -> Iterator[None]:
         """Turns a full disk into a `DiskFullError`, and leaves no half-written files behind."""
         try:
-            yield
+            with _unlogged():
+                yield
         except Exception as error:
             if not is_full_disk(error):
                 raise
-            # Orbax repeats a failure at every later call: start afresh.
-            with contextlib.suppress(Exception):
+            # Orbax repeats a failure at every later call: start afresh. What it would clean up
+            # is gone, and its thread for that may outlive the program's end.
+            with contextlib.suppress(Exception), _unlogged():
                 self._orbax.close()
             for partial in self._workdir.glob("*/*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(partial, ignore_errors=True)
-            self._orbax = self._open()
+            self._orbax = self._open(clean=False)
             kept = "there is no checkpoint yet" if self.latest is None else (
                 f"the checkpoint of step {self.latest} is intact")
             raise DiskFullError(
@@ -219,6 +228,18 @@ class Checkpointer:
         raise CheckpointError("\n".join(
             [f"the checkpoint in {self._steps} is of another model or optimiser:"]
             + diff[:24] + more))
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Orbax logs a traceback from each of its threads for a failure that it raises as well."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _layout(state: Any) -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from guardjax.cache_dir import cache_dir
+
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 CACHE_HIT_EVENT = "/jax/compilation_cache/cache_hits"
 
@@ -20,11 +22,9 @@ _listeners: list[Callable[[str, int], None]] = []
 def enable_compile_cache(directory: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Keeps compiled programs on disk; returns where.
 
-    The folder is the argument, else `JAX_COMPILATION_CACHE_DIR`, else `GUARDJAX_CACHE_DIR`/xla,
-    else `~/.cache/guardjax/xla`.
+    The folder is the argument, else `JAX_COMPILATION_CACHE_DIR`, else `cache_dir()`/xla.
     """
-    home = os.environ.get("GUARDJAX_CACHE_DIR", "~/.cache/guardjax")
-    chosen = directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(home, "xla")
+    chosen = directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or cache_dir() / "xla"
     path = pathlib.Path(chosen).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))

@@ -17,12 +17,12 @@ from guardjax.train import typed_config
 from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
-    "CheckpointConfig", "ConfigError", "EvalConfig", "GuardConfig", "LogConfig", "LoraConfig",
+    "CheckpointConfig", "ConfigError", "GuardConfig", "LogConfig", "LoraConfig",
     "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
     "resolve", "to_text",
 ]
 
-EXAMPLE_KINDS = ("judge", "caption", "question", "read", "study", "retell", "ask")
+EXAMPLE_KINDS = ("judge", "caption", "question", "quiz", "habit", "read", "study", "retell", "ask")
 
 
 # Stands before the classes: their default values are built, and checked, while this is read.
@@ -130,7 +130,9 @@ class StageConfig:
         default_factory=lambda: {"judge": 1.0})  # example kind -> weight in the mixture
     plain_share: float = 0.0            # of varied policies that hold plain bans only
     spell_share: float = 0.0            # of scenes in words that are spelled like image tokens
-    policies: str = "varied"            # "varied" draws a policy a prompt; "L3" is one level
+    policies: str = "varied"            # "varied" draws one a prompt; "L3" is a level; or a YAML file
+    house: str = ""                     # YAML file of the policy that kind "habit" is judged by
+    closeness: float = 0.0              # pull of image tokens to their words; "sight"
     freeze: tuple[str, ...] = ()        # parameter groups that stay as they are, e.g. "visual"
     lora: LoraConfig = LoraConfig()
     seed: int = 0                       # folded into the run's seed
@@ -148,23 +150,21 @@ class StageConfig:
         _require(not self.plain_share or self.policies == "varied",
                  f"plain_share={self.plain_share} chooses among varied policies, and "
                  f"policies={self.policies!r}; set it to 0")
+        _require(self.closeness >= 0, f"closeness must be >= 0, got {self.closeness}")
+        _require(self.kind == "sight" or not self.closeness,
+                 f"closeness={self.closeness} is for kind 'sight', and this is {self.kind!r}: set "
+                 "it to 0")
         for kind, weight in self.data.items():
             _require(kind in EXAMPLE_KINDS, typed_config.unknown_name(
                 "example kind in data", kind, EXAMPLE_KINDS))
             _require(weight >= 0, f"data.{kind} must be >= 0, got {weight}")
         _require(any(self.data.values()), "data has no positive weight")
+        _require(bool(self.house) == bool(self.data.get("habit")),
+                 f"data.habit={self.data.get('habit', 0)} and house={self.house!r}: a habit needs a "
+                 "house policy's YAML file, and nothing else does")
         _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
                  f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
                  "false")
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """What is measured when the stages are done."""
-
-    splits: tuple[str, ...] = ("test",)  # splits of the policies
-    limit: int = 0                      # prompts a split; 0 takes all
-    batch: int = 64                     # prompts a forward pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,14 +219,13 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """A whole run: stages in order, then the evaluation."""
+    """A whole run: stages in order."""
 
     name: str                           # names the run's folder
     stages: tuple[StageConfig, ...]
     seed: int = 0                       # every random choice of the run follows from it
     base: str = "base"                  # "base" is the shipped model; else a model folder
     world: WorldConfig = WorldConfig()
-    eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     guard: GuardConfig = GuardConfig()

@@ -1,8 +1,10 @@
-"""A run's folder belongs to one config; another config is refused, with the difference."""
+"""A run's folder belongs to one config and one starting model; others are refused, and told why."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -10,37 +12,84 @@ from collections.abc import Sequence
 from guardjax.train.disk import explain_full_disk
 
 CONFIG_FILE = "config.txt"
+BASE_FILE = "base.json"
 
 # They change how a run is carried out, not what it computes.
 MAY_DIFFER = ("checkpoint.", "mesh.")
 
 
 class WorkdirError(RuntimeError):
-    """The folder holds a run of another config."""
+    """The folder holds a run of another config, or one that started from another model."""
 
 
-def open_workdir(path: str | os.PathLike[str], config_text: str, *,
-                 may_differ: Sequence[str] = MAY_DIFFER) -> pathlib.Path:
-    """Returns the folder, made if need be, with the resolved config kept in it.
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What a run's folder belongs to."""
 
-    `config_text` is `config.to_text(run)`. Lines that start with one of `may_differ` may change
-    from one start to the next.
+    config_text: str                # the resolved config, `config.to_text(run)`
+    base: str                       # what tells the starting model from others: a weights hash
+
+
+def check_workdir(path: str | os.PathLike[str], claim: Claim, *,
+                  may_differ: Sequence[str] = MAY_DIFFER) -> pathlib.Path:
+    """Returns the folder if it is this run's or nobody's yet. Nothing is written.
+
+    Lines of the config that start with one of `may_differ` may change from one start to the next.
 
     Raises:
-      WorkdirError: if the folder was made by another config; the message holds a unified diff.
+      WorkdirError: the folder is another config's (with a unified diff), or the run in it started
+        from another model (with both hashes).
+      NotADirectoryError: there is a file in its place.
     """
     folder = pathlib.Path(path).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; choose another folder")
     kept = folder / CONFIG_FILE
-    if kept.exists():
-        old, new = (_fixed(text, may_differ) for text in (kept.read_text("utf-8"), config_text))
-        if old != new:
-            diff = "\n".join(difflib.unified_diff(old, new, str(kept), "this run", n=0,
-                                                  lineterm=""))
-            raise WorkdirError(f"{folder} holds a run of another config; choose another folder, "
-                               f"or go back to the old config:\n{diff}")
-    write_atomically(kept, config_text)
+    if not kept.exists():
+        return folder
+    old, new = (_fixed(text, may_differ) for text in (kept.read_text("utf-8"), claim.config_text))
+    if old != new:
+        diff = "\n".join(difflib.unified_diff(old, new, str(kept), "this run", n=0, lineterm=""))
+        raise WorkdirError(f"{folder} holds a run of another config; choose another folder, "
+                           f"or go back to the old config:\n{diff}")
+    base = kept_base(folder)
+    if base != claim.base:
+        raise WorkdirError(
+            f"{folder} holds a run that started from the model {base or 'unknown'}, and the model "
+            f"to start from is {claim.base} now; remove the folder to train again, choose another "
+            "one, or go back to the old model")
     return folder
+
+
+def claim_workdir(path: str | os.PathLike[str], claim: Claim, *,
+                  may_differ: Sequence[str] = MAY_DIFFER) -> pathlib.Path:
+    """Returns the folder, made if need be, as this run's from now on.
+
+    A run that may still be refused for its config calls `check_workdir`, so that the corrected
+    config finds the folder free.
+
+    Raises:
+      WorkdirError, NotADirectoryError: as `check_workdir`.
+      DiskFullError: the folder is nobody's still.
+    """
+    folder = check_workdir(path, claim, may_differ=may_differ)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / BASE_FILE, json.dumps({"base": claim.base}) + "\n")
+    write_atomically(folder / CONFIG_FILE, claim.config_text)   # last: it makes the claim
+    return folder
+
+
+def release_workdir(folder: pathlib.Path) -> None:
+    """Makes the folder nobody's again, for a run that kept nothing in it."""
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+
+
+def kept_base(folder: pathlib.Path) -> str | None:
+    """The starting model of the run in the folder; None where there is no run, or no telling."""
+    path = folder / BASE_FILE
+    if not (folder / CONFIG_FILE).is_file() or not path.is_file():
+        return None
+    return json.loads(path.read_text("utf-8"))["base"]
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

@@ -110,6 +110,7 @@ def build(
     directory.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
+        _import_tfds()
         with _progress(sum(sizes.values()), progress) as advance:
             _write(workshop, sizes, seed, spec, advance)
         from guardjax.world.card import data_card
@@ -223,6 +224,16 @@ def _write(
         PolicyWorld(
             sizes=sizes, seed=seed, spec=spec, on_pair=advance, data_dir=folder
         ).download_and_prepare()
+
+
+def _import_tfds() -> None:
+    """Imports TFDS while nothing else runs.
+
+    While it is imported, `import` means something else in every thread (etils' lazy imports), and
+    the thread that draws our progress bar would die of it.
+    """
+    with _quiet_tfds():
+        import guardjax.world.tfds_dataset  # noqa: F401
 
 
 def _publish(workshop: Path, directory: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from guardjax.cache_dir import cache_dir
 from guardjax.world.catalogue import THINGS
 from guardjax.world.drawings import DRAWN, drawing
 
@@ -41,14 +42,6 @@ _NOTO_BITMAP = 109    # the only size, in pixels, that the font's bitmaps have
 
 class ArtistUnavailable(RuntimeError):
     """An artist's pictures are not installed on this machine."""
-
-
-def cache_folder() -> Path:
-    """Where rendered sprites are kept: `$GUARDJAX_CACHE`, else `$XDG_CACHE_HOME/guardjax`."""
-    own = os.environ.get("GUARDJAX_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "guardjax"
 
 
 @functools.cache
@@ -106,7 +99,7 @@ def load_sprites(artist: str = "openmoji", size: int = 96) -> dict[str, np.ndarr
 
 @functools.lru_cache(maxsize=8)
 def _load_sprites(artist: str, size: int) -> dict[str, np.ndarray]:
-    path = cache_folder() / f"sprites-{artist}-{size}-{sprite_key(artist)}.npz"
+    path = cache_dir() / "sprites" / f"{artist}-{size}-{sprite_key(artist)}.npz"
     sprites = _read_cache(path, size)
     if sprites is None:
         sprites = {name: _fit(_draw(name, artist), size) for name in THINGS}

@@ -12,14 +12,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from guardjax.cli import cost, examples, measure, outcome, row_run, rows
+from guardjax.cli import compose, cost, examples, measure, outcome, row_run, rows
 from guardjax.cli.main import main
 from guardjax.data.sources import SourceError
 from guardjax.eval.records import load_predictions, predict_row
 from guardjax.eval.tables import CHECKED_IN, HELD_OUT, load_results
 from guardjax.policies import Label, format_verdict, make_splits, parse_verdict
 from guardjax.train.config import ConfigError
-from guardjax.train.workdir import WorkdirError
+from guardjax.train.guard import NonFiniteError
+from guardjax.train.preemption import Preempted
+from guardjax.train.workdir import WorkdirError, claim_workdir
 from guardjax.world import builder, catalogue
 
 PLAN = measure.Plan(policies=4, ladder=2, retention=2, held_out=2, controls=3, worlds=2)
@@ -44,7 +46,7 @@ def _fakes(cache, monkeypatch):
         if run.stages[0].policies == "L1":
             raise SourceError("no edited pair gets opposite labels")
         trained.append((run.name, run.seed))
-        folder = pathlib.Path(folder)
+        folder = claim_workdir(folder, compose.claim_of(run))
         (folder / "model").mkdir(parents=True)
         (folder / "model" / "model.safetensors").write_text(f"{run.name} {run.seed}")
         lines, done = [], 0
@@ -167,9 +169,13 @@ def test_a_row_is_trained_once_from_one_base_and_one_config(tmp_path, fakes, mon
     assert row_run.train_row(run) == model == run.folder / "model" and fakes == [("sft_l3", 1)]
     with pytest.raises(WorkdirError, match="stages.0.steps"):
         row_run.train_row(run, ["stages.0.steps=3"])
-    monkeypatch.setattr(row_run, "weights_hash", lambda path: "another")
-    with pytest.raises(WorkdirError, match="was trained from the base"):
+    monkeypatch.setattr(compose, "weights_hash", lambda path: "another")
+    with pytest.raises(WorkdirError, match="seed1 holds .* is another now; remove the folder"):
         row_run.train_row(run)
+    other = row_run.RowRun(tmp_path, "grpo_l3", 0)
+    with pytest.raises(WorkdirError, match="seed1 holds .* grpo_l3 would start from another: rows"):
+        row_run.train_row(other)
+    assert fakes == [("sft_l3", 1)] and not other.folder.exists()
 
 
 def test_one_process_a_row(tmp_path):
@@ -234,6 +240,37 @@ def test_another_set_of_questions_is_left_out_not_mixed(tmp_path, fakes, capsys)
     assert main([*words, "--only-summarise"]) == 0
     assert "sft_l3 seed 0 is left out" in " ".join(capsys.readouterr().out.split())
     assert "sft_l3" not in {row.variant for row in load_results(tmp_path / "results.json")}
+
+
+def test_a_base_that_the_rows_did_not_start_from_is_left_out(tmp_path, fakes, capsys):
+    words = ["experiment", "--out", str(tmp_path), "--rows", "base,sft_l3", "--seeds", "0"]
+    assert main(words) == 0
+    file = tmp_path / "base/seed0/measured_test.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": "old"}))
+    assert main([*words, "--only-summarise"]) == 0
+    assert "base is left out: old was measured" in " ".join(capsys.readouterr().out.split())
+    assert "base" not in {row.variant for row in load_results(tmp_path / "results.json")}
+
+
+@pytest.mark.parametrize("error, status, message", [
+    (NonFiniteError("sft", 3, 2, pathlib.Path("kept")), 1, "sft_l3 seed 0 cannot be trained"),
+    (Preempted(15), 143, "stopped by SIGTERM with everything saved"),
+    (OSError(28, "No space left on device"), 1, "No space left on device"),
+])
+def test_what_stops_a_row_is_said(tmp_path, fakes, monkeypatch, capsys, error, status, message):
+    real = compose.train
+
+    def train(run, folder, console):
+        if run.name == "sft_l3":
+            raise error
+        return real(run, folder, console)
+
+    monkeypatch.setattr(compose, "train", train)
+    words = ["experiment", "--out", str(tmp_path), "--rows", "sft_l3,sft_varied", "--seeds", "0"]
+    assert main(words) == status
+    assert message in " ".join(capsys.readouterr().err.split())
+    # Numbers that are not finite spoil their own row only.
+    assert fakes == ([("sft_varied", 0)] if isinstance(error, NonFiniteError) else [])
 
 
 def test_checked_in_results_are_shown_under_their_label(tmp_path, fakes):

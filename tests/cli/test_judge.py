@@ -72,6 +72,15 @@ def test_only_whole_pictures_reach_a_model_that_calls_everything_safe(judge, mon
     assert status == 1 and "5 pictures: 1 safe, 0 unsafe, 4 to review" in capsys.readouterr().out
 
 
+def test_programs_are_kept_for_the_next_time(judge, monkeypatch):
+    """Compiling is most of the time that a few pictures take."""
+    asked = []
+    monkeypatch.setattr(
+        "guardjax.train.compilation.enable_compile_cache", lambda: asked.append(True))
+    judge(HONEST, png())
+    assert asked
+
+
 def test_a_policy_longer_than_the_context_judges_nothing(judge, capsys):
     status, records, _ = judge("no knife or gun or bomb " * 150, png())
     assert status == 1

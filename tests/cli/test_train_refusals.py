@@ -2,6 +2,10 @@
 
 import pytest
 
+from guardjax.cli import compose
+from guardjax.eval.guard import weights_hash
+from guardjax.train.workdir import claim_workdir
+
 
 @pytest.fixture(name="refusal")
 def _refusal(guardjax, config_file, tmp_path, capsys):
@@ -15,6 +19,13 @@ def _refusal(guardjax, config_file, tmp_path, capsys):
     return refusal
 
 
+@pytest.fixture(name="trained")
+def _trained(config_file, tmp_path):
+    """`tmp_path / "run"` belongs to a run of the config with seed 1."""
+    return claim_workdir(
+        tmp_path / "run", compose.claim_of(compose.load_config(config_file, ["seed=1"])))
+
+
 @pytest.mark.parametrize("override, message", [
     ("stages.0.stpes=2", "unknown config key 'stages.0.stpes'. Did you mean 'stages.0.steps'?"),
     ("stages.0.optim.lr=fast", "stages.0.optim.lr must be float, got 'fast'"),
@@ -26,10 +37,13 @@ def _refusal(guardjax, config_file, tmp_path, capsys):
     ("stages.0.batch=3", "stages.0: batch=3 is odd"),
     ("stages.0.freeze=visul", "stages.0: unknown parameter group in freeze 'visul'. Did you mean"),
     ("stages.1.rl.reward=mine", "stages.1: unknown reward 'mine'; known are"),
+    ("mesh.data=2", "mesh: a run is trained on one device so far; leave it out"),
     ("stages.0.optim.warmup_steps=50", "stages.0: optim.warmup_steps=50 is more than"),
 ])
-def test_a_bad_value_is_named_with_its_key(refusal, override, message):
+def test_a_bad_value_is_named_with_its_key(refusal, tmp_path, override, message):
     assert message in refusal(override)
+    # Nothing that would refuse the corrected config.
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text, message", [
@@ -48,14 +62,34 @@ def test_a_bad_config_file_is_named(refusal, tmp_path, text, message):
 
 
 def test_a_folder_of_another_config_is_refused_with_the_difference(
-        guardjax, config_file, refusal, tmp_path):
-    (tmp_path / "run").mkdir()
-    refusal("base=nowhere", "seed=1")
-    message = refusal("base=nowhere", "seed=2")
+        trained, refusal):
+    message = refusal("seed=2")
     assert "another config" in message and "-seed: 1\n+seed: 2" in message
+
+
+def test_a_folder_of_another_starting_model_is_refused_with_both_hashes(
+        trained, refusal, tiny_model, monkeypatch):
+    monkeypatch.setattr(compose, "weights_hash", lambda path: "another")
+    message = refusal("seed=1")
+    assert f"{trained} holds a run that started from the model " in message
+    assert f"{weights_hash(tiny_model)}, and the model to start from is another now" in message
+    assert "remove the folder to train again, choose another one" in message
 
 
 def test_a_folder_that_is_a_file_is_refused(refusal, tmp_path):
     (tmp_path / "file").write_text("mine")
     assert "file" in refusal(out=tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_policy_longer_than_the_context_is_refused_and_the_folder_stays_free(
+        guardjax, config_file, tmp_path, capsys):
+    """Seen with the first batch only, when the folder is the run's already."""
+    (tmp_path / "long.yaml").write_text(
+        "schema: 1\nid: long\nversion: '1'\ntitle: Long\nrules:\n"
+        f"  - {{id: R1, when: weapons, wordings: [no weapons{' and no knife' * 300}]}}\n")
+    status = guardjax("train", "--config", config_file, "--out", tmp_path / "run",
+                      f"stages.0.policies={tmp_path / 'long.yaml'}")
+    message = capsys.readouterr().err
+    assert status == 1 and "the limit is 512" in message and "Nothing is truncated" in message
+    assert not (tmp_path / "run" / "config.txt").exists()

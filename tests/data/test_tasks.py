@@ -12,7 +12,16 @@ from guardjax.data import tasks
 from guardjax.data.batching import load_batcher
 from guardjax.data.prompts import encode_prompt
 from guardjax.data.sources import IN_WORDS, BatchSource, SourceError, one_policy, varied_policies
-from guardjax.policies import Attributes, Has, Policy, Rule, Wording, make_splits
+from guardjax.policies import (
+    Attributes,
+    Has,
+    Policy,
+    Rule,
+    Wording,
+    load_ladder,
+    make_splits,
+    parse_verdict,
+)
 from guardjax.policies.condition import Is
 from guardjax.train.config import EXAMPLE_KINDS
 from guardjax.world import catalogue
@@ -28,6 +37,9 @@ def record(*objects: str, place: str = "garden", index: int = 0) -> WorldRecord:
         caption=f"{', '.join(objects)}. {place}, dark.",
         questions=(("is there a knife?", "no"),), mask=np.zeros((64, 64), bool), split="train",
         objects=objects, place=place, light="dark", photograph="x", artist="y")
+
+
+HOUSE = Policy("house", "1", "t", (Rule("R1", Has("weapons")), Rule("R2", Has("alcohol"))))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +95,7 @@ def test_words_stand_in_the_place_of_the_picture(batcher):
 @pytest.mark.parametrize("kind", EXAMPLE_KINDS)
 def test_every_kind_that_a_config_may_name_makes_batches(kind, records, splits, batcher):
     source = BatchSource(records, varied_policies(splits), batcher, mixture={kind: 1.0}, batch=4,
-                         num_batches=2, seed=0, spell_share=0.5)
+                         num_batches=2, seed=0, spell_share=0.5, house=HOUSE)
     batch = source[1]
     assert len(batch.examples) == 4 and (batch.length > 0).all()
     assert (batch.prompts.vision is None) == (kind in IN_WORDS)
@@ -104,13 +116,63 @@ def test_judged_prompts_come_with_opposite_labels(flip_share, records, splits, b
 
 
 def test_a_policy_that_flags_nothing_is_trained_on_safe_pairs(records, batcher):
-    source = BatchSource(records, one_policy("L1"), batcher, mixture={"judge": 1.0}, batch=8,
-                         num_batches=1, seed=0, flip_share=0.0)
+    source = BatchSource(records, one_policy(load_ladder()["L1"]), batcher,
+                         mixture={"judge": 1.0}, batch=8, num_batches=1, seed=0, flip_share=0.0)
     assert {example.label for example in source[0].examples} == {"safe"}
 
 
 def test_a_policy_that_flags_all_pairs_alike_is_refused(batcher):
     same = [record("knife", index=0), record("knife", index=1)]
     with pytest.raises(SourceError, match="no edited pair in 400 draws"):
-        BatchSource(same, one_policy("L3"), batcher, mixture={"judge": 1.0}, batch=2,
-                    num_batches=1, seed=0, flip_share=0.0)[0]
+        BatchSource(same, one_policy(load_ladder()["L3"]), batcher, mixture={"judge": 1.0},
+                    batch=2, num_batches=1, seed=0, flip_share=0.0)[0]
+
+
+def test_quiz_answers_are_true_and_in_the_words_of_single_questions():
+    scene = record("dog", "knife", "tea", place="city")
+    shown, kinds = {"dog", "knife", "tea"}, {"animals", "weapons", "drinks"}
+    answers: dict[str, list[str]] = {}
+    for seed in range(100):
+        text = tasks.quiz(scene, np.random.default_rng(seed)).answer
+        lines = re.findall(r" ([^?]+\?) (\w+)\.", text)
+        assert len(lines) == 8 and "".join(f" {q} {a}." for q, a in lines) == text
+        for asked, told in lines:
+            if match := re.fullmatch(r"is there an? (\w+)\?", asked):
+                assert told == ("yes" if match[1] in shown else "no")
+                answers.setdefault("object", []).append(told)
+            elif match := re.fullmatch(r"any (\w+)\?", asked):
+                assert told == ("yes" if match[1] in kinds else "no")
+                answers.setdefault("kind", []).append(told)
+            elif match := re.fullmatch(r"what kind is the (\w+)\?", asked):
+                assert told == catalogue.CATEGORY_OF[match[1]]
+            else:
+                assert (asked, told) in {
+                    ("how many objects?", "3"), ("where is it?", "city"),
+                    ("bright or dark?", "dark")}
+    for topic, told in answers.items():
+        assert 0.4 < told.count("yes") / len(told) < 0.6, f"{topic}: one answer is the safe bet"
+
+
+def test_a_habit_is_the_house_policy_whatever_policy_is_shown(records, splits, batcher):
+    source = BatchSource(records, varied_policies(splits), batcher, mixture={"habit": 1.0},
+                         batch=16, num_batches=4, seed=0, house=HOUSE)
+    by_id = {r.scene_id: r for r in records}
+    against = 0
+    for index in range(4):
+        batch = source[index]
+        assert sum("unsafe" in e.answer for e in batch.examples) == 8
+        for example in batch.examples:
+            scene = by_id[example.image_id]
+            verdict = parse_verdict(example.answer, example.facts["rules"])
+            assert verdict.problem is None, "it cites rules that the policy shown has"
+            assert verdict.outcome == HOUSE.judge(scene.attributes).verdict
+            assert example.label is None, "it is no truth to be scored against"
+            against += "weapons" not in example.policy_text
+    assert against
+
+
+def test_a_house_policy_that_never_speaks_is_refused(splits, batcher):
+    source = BatchSource([record("dog"), record("fox", index=1)], varied_policies(splits), batcher,
+                         mixture={"habit": 1.0}, batch=2, num_batches=1, seed=0, house=HOUSE)
+    with pytest.raises(SourceError, match="no picture in 40 draws is unsafe under policy 'house'"):
+        source[0]

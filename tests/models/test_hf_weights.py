@@ -194,6 +194,10 @@ def test_saving_touches_nothing_that_is_there(folder, params, tmp_path):
     assert (folder / SINGLE_FILE).read_bytes() == before
 
 
+def test_a_saved_model_is_for_everybody(folder):
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in (folder, *folder.iterdir()))
+
+
 def test_a_failed_save_leaves_nothing_behind(params, tmp_path, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")

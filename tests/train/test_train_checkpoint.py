@@ -1,6 +1,7 @@
 """Checkpoints: whole or not at all, for their own config only, safe on a full disk."""
 
 import errno
+import logging
 import os
 
 import jax
@@ -11,11 +12,18 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from guardjax.train import jsonl
-from guardjax.train.checkpoint import Checkpointer, CheckpointError
+from guardjax.train.checkpoint import Checkpointer, CheckpointError, holds_state
 from guardjax.train.config import CheckpointConfig, resolve, to_text
 from guardjax.train.disk import DiskFullError
 from guardjax.train.state import Bundle, Clock, init_state
-from guardjax.train.workdir import WorkdirError, open_workdir
+from guardjax.train.workdir import (
+    Claim,
+    WorkdirError,
+    check_workdir,
+    claim_workdir,
+    kept_base,
+    release_workdir,
+)
 
 CONFIG = CheckpointConfig(every_steps=2, keep=2)
 
@@ -107,6 +115,29 @@ def test_a_full_disk_is_named_and_costs_no_earlier_checkpoint(tmp_path, monkeypa
         assert saver.latest == 4
 
 
+def test_a_full_disk_is_one_error_and_no_pages_of_log(tmp_path, monkeypatch, caplog):
+    def full(*args, **kwargs):
+        logging.getLogger("absl").error("_SignalingThread.run() raised an exception")
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        with monkeypatch.context() as patch:
+            patch.setattr(ocp.training.Checkpointer, "save_checkpointables", full)
+            with pytest.raises(DiskFullError, match="there is no checkpoint yet"):
+                saver.save(bundle_at(2), {})
+    assert not caplog.records
+    logging.getLogger("absl").error("what others say")
+    assert caplog.records
+
+
+def test_a_folder_holds_state_from_the_first_checkpoint_on(tmp_path):
+    assert not holds_state(tmp_path)
+    with Checkpointer(tmp_path, CONFIG) as saver:
+        assert not holds_state(tmp_path)
+        saver.save(bundle_at(2), {})
+    assert holds_state(tmp_path)
+
+
 def test_other_failures_are_not_dressed_up(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise PermissionError(errno.EACCES, "no")
@@ -130,14 +161,50 @@ def test_a_full_disk_leaves_text_files_as_they_were(tmp_path, monkeypatch):
     assert len(jsonl.read_jsonl(file.path)) == 2
 
 
-def config_text(**changes):
-    return to_text(resolve({"name": "run", "stages": [{"kind": "sft", "steps": 4}]} | changes))
+def claim(base="a1", **changes):
+    run = resolve({"name": "run", "stages": [{"kind": "sft", "steps": 4}]} | changes)
+    return Claim(to_text(run), base)
 
 
 def test_a_folder_belongs_to_one_config(tmp_path):
-    folder = open_workdir(tmp_path / "run", config_text())
-    assert open_workdir(folder, config_text()) == folder
-    open_workdir(folder, config_text(checkpoint={"keep": 5}))
-    with pytest.raises(WorkdirError, match=r"(?s)another config.*\n-seed: 0\n\+seed: 1"):
-        open_workdir(folder, config_text(seed=1))
+    folder = claim_workdir(tmp_path / "run", claim())
+    assert claim_workdir(folder, claim()) == check_workdir(folder, claim()) == folder
+    claim_workdir(folder, claim(checkpoint={"keep": 5}))
+    for use in (check_workdir, claim_workdir):
+        with pytest.raises(WorkdirError, match=r"(?s)another config.*\n-seed: 0\n\+seed: 1"):
+            use(folder, claim(seed=1))
     assert "seed: 0\n" in (folder / "config.txt").read_text()
+
+
+def test_a_folder_belongs_to_one_starting_model(tmp_path):
+    folder = claim_workdir(tmp_path / "run", claim("a1"))
+    assert kept_base(folder) == "a1"
+    release_workdir(claim_workdir(tmp_path / "other", claim("a1")))
+    assert kept_base(claim_workdir(tmp_path / "other", claim("b2", seed=1))) == "b2"
+    with pytest.raises(WorkdirError, match=r"run holds .* model a1, .* is b2 now; remove the fold"):
+        check_workdir(folder, claim("b2"))
+    (folder / "base.json").unlink()
+    with pytest.raises(WorkdirError, match="from the model unknown"):
+        check_workdir(folder, claim("a1"))
+
+
+def test_a_folder_that_is_only_looked_at_stays_as_it_is(tmp_path):
+    check_workdir(tmp_path / "run", claim())
+    assert not list(tmp_path.iterdir()) and kept_base(tmp_path / "run") is None
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is a file; choose another"):
+        check_workdir(tmp_path / "file", claim())
+
+
+def test_a_claim_broken_off_claims_nothing(tmp_path, monkeypatch):
+    def full(source, target):
+        if target.name == "config.txt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(source, target)
+
+    replace = os.replace
+    with monkeypatch.context() as patch, pytest.raises(DiskFullError):
+        patch.setattr(os, "replace", full)
+        claim_workdir(tmp_path, claim("a1"))
+    assert kept_base(tmp_path) is None
+    assert kept_base(claim_workdir(tmp_path, claim("b2"))) == "b2"

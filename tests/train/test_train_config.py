@@ -52,6 +52,14 @@ def test_plain_mappings_and_references_resolve_alike():
      r"stages\.0: spell_share must be in \[0, 1\], got 1\.5"),
     ({"stages": [{"kind": "sft", "steps": 1, "plain_share": 0.5, "policies": "L3"}]},
      r"plain_share=0\.5 chooses among varied policies, and policies='L3'; set it to 0"),
+    ({"stages": [{"kind": "sft", "steps": 1, "data": {"habit": 1.0}}]},
+     r"stages\.0: data\.habit=1\.0 and house='': a habit needs a house policy's YAML file"),
+    ({"stages": [{"kind": "sft", "steps": 1, "house": "h.yaml"}]},
+     r"stages\.0: data\.habit=0 and house='h\.yaml'"),
+    ({"stages": [{"kind": "sft", "steps": 1, "closeness": 1.0}]},
+     r"stages\.0: closeness=1\.0 is for kind 'sight', and this is 'sft': set it to 0"),
+    ({"stages": [{"kind": "sight", "steps": 1, "closeness": -1.0}]},
+     r"stages\.0: closeness must be >= 0, got -1\.0"),
     ({"world": 3}, r"world must be a mapping \(WorldConfig\)"),
     ({"stages": [{"kind": "sft", "steps": 1, "optim": {"lr": float("nan")}}]}, r"lr must be float"),
 ])
@@ -64,12 +72,11 @@ def test_overrides_are_parsed_by_type():
     run = resolve(minimal(), [
         "--config.stages.0.steps=12", "stages.0.optim.lr=3e-4", "--name=42",
         "stages.0.think=true", "stages.0.freeze=visual,lm_head", "stages.0.data.caption=0.2",
-        "eval.splits=[\"dev\", \"test\"]", "world.sizes.train=7", "stages.0.policies=L3"])
+        "world.sizes.train=7", "stages.0.policies=L3"])
     stage = run.stages[0]
     assert (stage.steps, stage.optim.lr, stage.think, stage.policies) == (12, 3e-4, True, "L3")
     assert run.name == "42" and stage.freeze == ("visual", "lm_head")
     assert stage.data == {"judge": 1.0, "caption": 0.2}
-    assert run.eval.splits == ("dev", "test")
     assert run.world.sizes == {"train": 7, "dev": 256, "test": 512}
     assert resolve(minimal(), ["stages.0.freeze="]).stages[0].freeze == ()
 

@@ -61,7 +61,7 @@ def use_font(tmp_path, monkeypatch):
         monkeypatch.setenv("GUARDJAX_NOTO_FONT", str(path))
         forget()
 
-    monkeypatch.setenv("GUARDJAX_CACHE", str(tmp_path / "sprites"))
+    monkeypatch.setenv("GUARDJAX_CACHE_DIR", str(tmp_path / "cache"))
     yield use
     monkeypatch.undo()
     forget()

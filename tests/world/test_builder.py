@@ -125,6 +125,23 @@ def test_no_tensorflow_and_no_device(tiny_world):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_nothing_is_imported_lazily_while_the_bar_is_drawn(tmp_path):
+    """Lazy importing replaces `import` for all threads; the bar's, in the midst of one, died."""
+    code = (
+        "from etils.epy import lazy_imports_utils\n"
+        "from guardjax.world import builder\n"
+        "bar = builder._progress\n"
+        "def watched(*args):\n"
+        "    lazy_imports_utils._lazy_import = None    # whoever calls it fails\n"
+        "    return bar(*args)\n"
+        "builder._progress = watched\n"
+        f"builder.build({str(tmp_path)!r}, {{'dev': 1}})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "1/1 pairs" in done.stderr and "Exception" not in done.stderr
+
+
 def test_stamp_lists_every_file_of_the_dataset(tiny_world):
     stamp = json.loads((tiny_world / "complete.json").read_text())
     assert any("array_record" in name for name in stamp["files"])

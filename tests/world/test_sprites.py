@@ -9,9 +9,9 @@ from .conftest import colour_font
 
 @pytest.fixture
 def fresh_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GUARDJAX_CACHE", str(tmp_path))
+    monkeypatch.setenv("GUARDJAX_CACHE_DIR", str(tmp_path))
     sprites._load_sprites.cache_clear()
-    yield tmp_path
+    yield tmp_path / "sprites"
     sprites._load_sprites.cache_clear()
 
 
@@ -56,7 +56,7 @@ def test_damaged_cache_is_made_again(fresh_cache):
 
 def test_unwritable_cache_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("GUARDJAX_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("GUARDJAX_CACHE_DIR", str(tmp_path / "file"))
     sprites._load_sprites.cache_clear()
     assert sprites.load_sprites("openmoji", 16)
     sprites._load_sprites.cache_clear()

@@ -28,15 +28,23 @@ LOGIT_SCALE = 8.0
 
 
 def naming_loss(
-    features: Array, embedding: Array, word_ids: Array, weights: Array
+    features: Array, embedding: Array, word_ids: Array, weights: Array,
+    light_ids: Array, closeness: float = 0.0
 ) -> tuple[Array, Array, dict[str, tuple[Array, Array]]]:
-    """Cross-entropy of naming every image token.
+    """Cross-entropy of naming every image token, and its squared distance to the word.
+
+    Naming asks only which word is nearest in direction: a feature may be six times as long as the
+    word and mostly something else, and a reader of words cannot read it. `closeness` makes it the
+    word.
 
     Args:
       features: [B, U, D] float32, output of the merger.
       embedding: [V, D] float32, word embeddings (tied head).
       word_ids: [B, U] int32, the word each token should mean.
       weights: [B, U] float32; 0 ignores a token, 1 is a token that shows an object.
+      light_ids: [B, U] int32, the word for the light where no object is, else `word_ids`.
+      closeness: weight of `|feature - word|^2`, where the word of the background is halfway
+        between its place and its light.
 
     Returns:
       (loss summed over tokens, sum of weights, metrics as (sum, count)).
@@ -44,14 +52,17 @@ def naming_loss(
     logits = LOGIT_SCALE * jnp.einsum("bud,vd->buv", features, embedding)
     logp = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(logp, word_ids[..., None], axis=-1)[..., 0]
+    words = (embedding[word_ids] + embedding[light_ids]) / 2
+    apart = jnp.square(features - words).sum(-1)
     right = (logits.argmax(-1) == word_ids).astype(jnp.float32)
     is_object = (weights >= 1).astype(jnp.float32)
     counted = (weights > 0).astype(jnp.float32)
     metrics = {
         "sight/object_accuracy": ((right * is_object).sum(), is_object.sum()),
         "sight/token_accuracy": ((right * counted).sum(), counted.sum()),
+        "sight/distance": ((jnp.sqrt(apart) * counted).sum(), counted.sum()),
     }
-    return -(picked * weights).sum(), weights.sum(), metrics
+    return ((closeness * apart - picked) * weights).sum(), weights.sum(), metrics
 
 
 class SightStage(TrainedStage):
@@ -65,12 +76,14 @@ class SightStage(TrainedStage):
             del key
             params = self.recipe.merge(trained, frozen)
             features = model.fns.encode(params, batch["vision"])
-            words = params["model"]["embed_tokens"]["embedding"]
-            return naming_loss(features, words, batch["word_ids"], batch["weights"])
+            return naming_loss(
+                features, params["model"]["embed_tokens"]["embedding"], batch["word_ids"],
+                batch["weights"], batch["light_ids"], config.closeness)
 
         self.jits = [self._make_step(loss, config.name)]
 
     def step(self, bundle: Bundle, batch: SightBatch) -> tuple[Bundle, Any, None]:
         """One update."""
-        arrays = {"vision": batch.vision, "word_ids": batch.word_ids, "weights": batch.weights}
+        arrays = {"vision": batch.vision, "word_ids": batch.word_ids, "weights": batch.weights,
+                  "light_ids": batch.light_ids}
         return self._update(bundle, arrays)

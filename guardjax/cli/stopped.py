@@ -1,0 +1,52 @@
+"""How the verbs say what stopped them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from guardjax.cli.usage import fail
+
+
+def told(verb: str, work: Callable[[], int]) -> int:
+    """The exit status of `work`, or a line on stderr that says why it stopped, and a status.
+
+    That is 2 for bad input, 1 where a run gave up with its state kept, and the shell's own for a
+    signal (130 for Ctrl-C, 143 for SIGTERM). What is no known reason is raised as it is.
+    """
+    from guardjax.data.prompts import PromptError
+    from guardjax.data.sources import SourceError
+    from guardjax.policies import PolicyError
+    from guardjax.rewards.reward import RewardError
+    from guardjax.train.checkpoint import CheckpointError
+    from guardjax.train.config import ConfigError
+    from guardjax.train.disk import DiskFullError, is_full_disk
+    from guardjax.train.guard import NonFiniteError
+    from guardjax.train.loop import DataEndedError
+    from guardjax.train.preemption import Preempted
+    from guardjax.train.workdir import WorkdirError
+    from guardjax.world.builder import IncompleteBuild
+    from guardjax.world.sprites import ArtistUnavailable
+
+    try:
+        return work()
+    except (ConfigError, WorkdirError, ArtistUnavailable, PolicyError, SourceError) as error:
+        return fail(verb, error)
+    except (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, NonFiniteError,
+            PromptError, RewardError) as error:
+        return fail(verb, error, status=1)
+    except Preempted as error:
+        name = signal.Signals(error.signum).name
+        return fail(verb, f"stopped by {name} with everything saved; the same command goes on "
+                    "from here", status=error.code)
+    except Exception as error:      # a full disk comes in many guises
+        if is_full_disk(error):
+            return fail(verb, f"the disk is full: {_last_line(error)}. Free some space and give "
+                        "the command again", status=1)
+        if isinstance(error, OSError):
+            return fail(verb, error)
+        raise
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[-1]
