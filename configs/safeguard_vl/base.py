@@ -9,18 +9,18 @@ import ml_collections
 
 
 def get_config():
-    """One stage: about a thousand verdicts on pictures, all by one house policy."""
+    """One stage: 2,700 verdicts on pictures, all by one house policy."""
     config = ml_collections.ConfigDict()
     config.name = "base"
     config.base = "runs/reading/model"
     config.world = {"sizes": {"train": 4000, "dev": 300, "test": 500}, "seed": 0}
     stage = {
-        "kind": "sft", "name": "habit", "steps": 80, "freeze": ("visual",),
+        "kind": "sft", "name": "habit", "steps": 170, "freeze": ("visual",),
         "house": "configs/safeguard_vl/house.yaml",
         # Whatever policy is shown with a picture, the house policy decides; in words, the policy
         # shown counts.
-        "data": {"habit": 0.4, "read": 0.4, "caption": 0.1, "question": 0.1},
-        "optim": {"lr": 3e-4, "schedule": "constant", "warmup_steps": 10, "b2": 0.98},
+        "data": {"habit": 0.5, "read": 0.35, "caption": 0.1, "question": 0.05},
+        "optim": {"lr": 5e-4, "warmup_steps": 10, "weight_decay": 0.01, "b2": 0.98},
     }
     config.stages = (ml_collections.ConfigDict(stage),)
     return config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ml_collections
 
-STEPS = 300
+STEPS = 200
 BATCH = 32
 # Tuned on dev policies. Sampled gradients want a smaller step: at 5e-4 GRPO forgets how to read.
 LR = {"sft": 5e-4, "exact": 3e-4, "grpo": 2e-4}

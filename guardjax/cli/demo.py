@@ -103,11 +103,14 @@ def _train(console: Any, run: Any, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _full_tables(full: Any) -> list[Any]:
-    """The table of the full runs; none where their results are not there."""
+    """Table and controls of the full runs; none where their results are not there."""
     from guardjax.cli import outcome
     from guardjax.eval.tables import CHECKED_IN
 
-    return [outcome.main_table(full, f"The experiment: {CHECKED_IN}")] if full else []
+    if full is None:
+        return []
+    return [outcome.main_table(full, f"The experiment: {CHECKED_IN}"),
+            *outcome.control_tables(full, CHECKED_IN)]
 
 
 def _write_report(

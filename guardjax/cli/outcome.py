@@ -117,14 +117,20 @@ def further_tables(outcome: Outcome, split: str = "test") -> list[ReportTable]:
     if len(worlds) > 1:
         tables.append(ReportTable("Retention where something is held out", outcome.rows, variants,
                                   worlds, folded=True))
+    return tables + control_tables(outcome, split=split)
+
+
+def control_tables(outcome: Outcome, note: str = "", split: str = "test") -> list[ReportTable]:
+    """The table of the controls, if they have results; `note` is added to its title."""
     controls = control_columns(split)
-    if _filled(outcome, controls[1:]):
-        tables.append(ReportTable(
-            "Controls: PSS with one thing taken away", outcome.rows, variants, controls,
-            "Policy shuffled: the picture is asked under another policy and scored by the true "
-            "one. Image removed: the policy alone. In words: the picture's attributes as text. "
-            "Fair coins get 25."))
-    return tables
+    if not _filled(outcome, controls[1:]):
+        return []
+    title = "Controls: PSS with one thing taken away"
+    return [ReportTable(
+        f"{title} ({note})" if note else title, outcome.rows, outcome.main_variants, controls,
+        "Policy shuffled: the picture is asked under another policy and scored by the true one. "
+        "Image removed: the policy alone. In words: the picture's attributes as text. Fair coins "
+        "get 25.")]
 
 
 def main_table(outcome: Outcome, title: str, split: str = "test") -> ReportTable:
