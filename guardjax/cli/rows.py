@@ -18,7 +18,10 @@ MAIN = (BASE, "sft_l3", "exact_l3", "grpo_l3", "sft_varied", "exact_varied", "gr
 # The algorithms of the level matrix.
 MATRIX_KINDS = {"sft": "SFT", "grpo": "GRPO"}
 MATRIX = tuple(f"{kind}_{level.lower()}" for kind in MATRIX_KINDS for level in LADDER_LEVELS)
-GROUPS = {"main": MAIN, "matrix": MATRIX, "all": tuple(dict.fromkeys((*MAIN, *MATRIX)))}
+# With a rationale before the verdict.
+THINK = ("think_grpo_varied",)
+GROUPS = {"main": MAIN, "matrix": MATRIX, "think": THINK,
+          "all": tuple(dict.fromkeys((*MAIN, *THINK, *MATRIX)))}
 
 SEEDS = (0, 1, 2)
 # The contrast that the experiment is about gets more.
@@ -34,11 +37,12 @@ def names() -> dict[str, str]:
         for level in LADDER_LEVELS:
             titles[f"{kind}_{level.lower()}"] = f"{title}, one policy ({level})"
         titles[f"{kind}_varied"] = f"{title}, varied policies"
-    return titles | {"describe_grpo_varied": "describe, then GRPO, varied policies"}
+    return titles | {"describe_grpo_varied": "describe, then GRPO, varied policies",
+                     "think_grpo_varied": "GRPO with rationale, varied policies"}
 
 
 def chosen_rows(words: Sequence[str]) -> list[str]:
-    """Rows and names of groups ("main", "matrix", "all"), to rows, each once."""
+    """Rows and names of groups ("main", "think", "matrix", "all"), to rows, each once."""
     return list(dict.fromkeys(row for word in words for row in GROUPS.get(word, (word,))))
 
 
