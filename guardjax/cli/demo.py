@@ -18,7 +18,7 @@ of the full runs are shown beside them from experiments/safeguard_vl/results.jso
 """
 
 # Short runs; an SFT step costs about half a GRPO step, so equal steps are equal pictures seen.
-STEPS = {"sft_l3": 150, "sft_varied": 150, "grpo_l3": 150, "grpo_varied": 150}
+STEPS = {"sft_l3": 60, "sft_varied": 60, "grpo_l3": 60, "grpo_varied": 60}
 TRAIN_PAIRS = 1000
 FULL_RESULTS = "experiments/safeguard_vl/results.json"
 
