@@ -45,6 +45,9 @@ def test_a_tokenizer_without_the_marks_is_refused(folder):
     file.write_text(file.read_text().replace("<|image_pad|>", "<|other_pad|>"))
     with pytest.raises(TokenizerError, match=r"lacks <\|image_pad\|>"):
         load_batcher(folder)
+    file.write_text("{}")
+    with pytest.raises(TokenizerError, match="files cannot be read .tokenizer.json"):
+        load_batcher(folder)
     file.unlink()
     with pytest.raises(TokenizerError, match="has no tokenizer.json"):
         load_batcher(folder)
