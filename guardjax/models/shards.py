@@ -66,24 +66,46 @@ def open_checkpoint(folder: pathlib.Path) -> Iterator[list[StoredTensor]]:
     with contextlib.ExitStack() as stack:
         tensors = []
         for file, expected in _shard_files(folder).items():
-            try:
-                shard = stack.enter_context(safetensors.safe_open(file, framework="numpy"))
-            except safetensors.SafetensorError as error:
-                raise WeightsError(f"{file} is not a whole safetensors file ({error}); get it "
-                                   "again") from error
-            names = set(shard.keys())
+            shard = stack.enter_context(open_file(file))
+            names = {tensor.name for tensor in shard}
             if expected is not None and expected != names:
                 raise WeightsError(f"{file} does not hold what {INDEX_FILE} says: "
                                    f"{some(sorted(expected ^ names))}")
-            for name in sorted(names):
-                part = shard.get_slice(name)
-                kind = part.get_dtype()
-                if kind not in _FILE_TYPES:
-                    raise WeightsError(f"{file}: tensor {name} has type {kind}, expected one of "
-                                       f"{sorted(_FILE_TYPES)}; quantised weights cannot be read")
-                tensors.append(StoredTensor(name, file, tuple(part.get_shape()),
-                                            _FILE_TYPES[kind], part))
+            tensors += shard
         yield tensors
+
+
+@contextlib.contextmanager
+def open_file(file: pathlib.Path) -> Iterator[list[StoredTensor]]:
+    """All tensors of one file, sorted by name.
+
+    Raises:
+        WeightsError: a broken file, or a tensor that is not a float of 16 or 32 bits.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(safetensors.safe_open(file, framework="numpy"))
+        except safetensors.SafetensorError as error:
+            raise WeightsError(f"{file} is not a whole safetensors file ({error}); get it again"
+                               ) from error
+        tensors = []
+        for name in sorted(opened.keys()):
+            part = opened.get_slice(name)
+            kind = part.get_dtype()
+            if kind not in _FILE_TYPES:
+                raise WeightsError(f"{file}: tensor {name} has type {kind}, expected one of "
+                                   f"{sorted(_FILE_TYPES)}; quantised weights cannot be read")
+            tensors.append(StoredTensor(name, file, tuple(part.get_shape()), _FILE_TYPES[kind],
+                                        part))
+        yield tensors
+
+
+def stored_dtype(folder: pathlib.Path) -> str:
+    """The widest type of a directory's tensors. Raises as `open_checkpoint`."""
+    with open_checkpoint(folder) as tensors:
+        found = {tensor.dtype for tensor in tensors}
+    # Neither 16-bit type holds the numbers of the other.
+    return found.pop() if len(found) == 1 else "float32"
 
 
 def write_file(file: pathlib.Path, tensors: Sequence[tuple[str, tuple[int, ...]]], dtype: str,
