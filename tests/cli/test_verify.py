@@ -75,11 +75,12 @@ def test_options_that_do_not_go_together(guardjax, copy, tmp_path, capsys):
     assert guardjax("verify", copy, "--against", tmp_path / "c.json") == 2
 
 
-def test_the_reference_is_asked_where_it_is(guardjax, copy, capsys, monkeypatch):
+def test_without_torch_there_is_no_reference(guardjax, copy, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert guardjax("verify", copy, "--reference") == 2
     assert "pip install 'guardjax[parity]'" in capsys.readouterr().err
-    monkeypatch.undo()
-    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+
+
+def test_the_reference_is_asked_where_it_is(guardjax, copy, capsys, live):
     assert guardjax("verify", copy, "--reference") == 0
     assert "largest relative error" in capsys.readouterr().out

@@ -153,8 +153,7 @@ def test_probes_fit_models_of_any_window(window_size):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_reference_answers_the_probes_alike(name, tmp_path):
-    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+def test_the_reference_answers_the_probes_alike(name, tmp_path, live):
     from guardjax.cli.reference import reference_logits
     from tests.models import reference_model
 

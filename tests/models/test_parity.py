@@ -56,8 +56,7 @@ def test_one_mixed_batch_equals_the_stored_rows(config_name):
 
 @pytest.mark.parametrize("config_name", CONFIGS)
 @pytest.mark.parametrize("row_name", ROWS)
-def test_live_reference(config_name, row_name):
-    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+def test_live_reference(config_name, row_name, live):
     from tests.models import reference_model
 
     cfg = CONFIGS[config_name]
@@ -70,8 +69,7 @@ def test_live_reference(config_name, row_name):
 
 @pytest.mark.parametrize("config_name", CONFIGS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_reference_loads_what_we_save(config_name, dtype, tmp_path):
-    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+def test_the_reference_loads_what_we_save(config_name, dtype, tmp_path, live):
     from tests.models import reference_model
 
     cfg = CONFIGS[config_name]
@@ -83,8 +81,7 @@ def test_the_reference_loads_what_we_save(config_name, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("config_name", CONFIGS)
-def test_we_load_what_the_reference_saves(config_name, tmp_path):
-    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+def test_we_load_what_the_reference_saves(config_name, tmp_path, live):
     from tests.models import reference_model
 
     cfg = CONFIGS[config_name]

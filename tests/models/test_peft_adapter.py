@@ -120,9 +120,10 @@ def test_missing_pickled_and_broken_files(tmp_path):
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_peft_merges_alike(tmp_path, use_rslora):
-    torch = pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
-    peft = pytest.importorskip("peft", reason="adapters are compared with peft")
+def test_peft_merges_alike(tmp_path, use_rslora, live):
+    peft = pytest.importorskip("peft", reason="adapters are compared with peft (extra `parity`)")
+    import torch
+
     from tests.models import reference_model
 
     model = peft.get_peft_model(reference_model.build(UNTIED), peft.LoraConfig(
