@@ -1,4 +1,4 @@
-"""Memory that loading a checkpoint takes: peak growth of anonymous memory over the parameters' size.
+"""Memory that loading takes: peak growth of anonymous memory over the size of the parameters.
 
     python benchmarks/loading.py [--gb 2] [--dtype float32] [--folder DIR]
 
@@ -99,8 +99,8 @@ def peak_growth(folder: pathlib.Path, dtype: str) -> tuple[int, int]:
 
 def _rss_anon(pid: int) -> int:
     text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    line = next((line for line in text.splitlines() if line.startswith("RssAnon:")), "RssAnon: 0 kB")
-    return 1024 * int(line.split()[1])
+    found = [line for line in text.splitlines() if line.startswith("RssAnon:")]
+    return 1024 * int(found[0].split()[1]) if found else 0      # none of a process that ended
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> str:
-    """The card in Markdown, with the header that the hub reads. It says nothing that is not known."""
+    """The card in Markdown, with the header that the hub reads; it says only what is known."""
     vision, text = facts.cfg.vision, facts.cfg.text
     rows = {
         "architecture": f"`{ARCHITECTURE}`",
@@ -70,7 +70,8 @@ guardjax judge PICTURES --policy FILE.yaml --model . --out verdicts.jsonl
 ```
 
 The directory is an ordinary checkpoint: `transformers.Qwen2_5_VLForConditionalGeneration
-.from_pretrained(".")` loads it too. Pass `mm_token_type_ids` there, without which positions are wrong.
+.from_pretrained(".")` loads it too. Pass `mm_token_type_ids` there: without them positions are
+wrong.
 
 ## Limits
 

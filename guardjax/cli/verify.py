@@ -129,5 +129,6 @@ def _compared(path: pathlib.Path, cfg, probes, logits) -> tuple[str, list[str]]:
     versions, reference = reference_logits(path, cfg, probes)
     error = max(float(np.abs(logits[name] - theirs).max() / np.abs(theirs).max())
                 for name, theirs in reference.items())
-    line = f"reference  {versions}: largest relative error {error:.1e}, the limit is {TOLERANCE:.0e}"
+    line = (f"reference  {versions}: largest relative error {error:.1e}, "
+            f"the limit is {TOLERANCE:.0e}")
     return line, [] if error <= TOLERANCE else ["the logits are not those of the reference"]

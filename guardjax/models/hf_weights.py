@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from guardjax.models.config import ModelConfig
-from guardjax.models.hf_names import (EMBEDDING, HEAD, TensorSpec, from_hf_layout, hub_name,
-                                      tensor_table, to_hf_layout)
+from guardjax.models.hf_names import (EMBEDDING, HEAD, TensorSpec, copy_turned, from_hf_layout,
+                                      hub_name, tensor_table, to_hf_layout)
 from guardjax.models.init import Params
 from guardjax.models.shards import (DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor, WeightsError,
                                     open_checkpoint, read_json, some, write_file, write_json)
@@ -201,12 +201,14 @@ def _part(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
     ranges = [range(*s.indices(n)) for s, n in zip(index, spec.our_shape, strict=True)]
     part = np.empty([len(r) for r in ranges], dtype)
     rows, *columns = ranges[::-1] if spec.is_kernel else ranges
-    theirs = part.T if spec.is_kernel else part
     row_bytes = 4 * int(np.prod([len(r) for r in columns], dtype=np.int64))
     done = 0
     for piece in _pieces(rows, row_bytes):
         read = stored.read((piece, *(slice(r.start, r.stop) for r in columns)))
-        theirs[done:done + len(read)] = read
+        if spec.is_kernel:
+            copy_turned(read, part[:, done:done + len(read)])
+        else:
+            part[done:done + len(read)] = read
         done += len(read)
     return part
 
@@ -238,6 +240,6 @@ def _write_shard(file: pathlib.Path, shard: list[TensorSpec], params: Params, dt
         leaf = params
         for key in specs[name].path:
             leaf = leaf[key]
-        return to_hf_layout(specs[name], np.asarray(leaf).astype(DTYPES[dtype], copy=False))
+        return to_hf_layout(specs[name], np.asarray(leaf), DTYPES[dtype])
 
     write_file(file, [(spec.name, spec.shape) for spec in specs.values()], dtype, make)

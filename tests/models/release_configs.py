@@ -1,4 +1,4 @@
-"""`config.json` of the four releases, as they wrote it: flat, with `rope_scaling` and `in_chans`."""
+"""`config.json` of the four releases as they wrote it: flat, with `rope_scaling`, `in_chans`."""
 
 from __future__ import annotations
 

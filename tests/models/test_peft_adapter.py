@@ -92,7 +92,7 @@ def test_settings_that_mean_something_else_are_refused(tmp_path, changes, messag
 @pytest.mark.parametrize(("name", "value", "message"), [
     (A_NAME, None, "only one factor of visual/blocks_0/attn/qkv/lora_b"),
     (A_NAME, np.zeros((3, 5), np.float32), r"has shape \(3, 5\), expected \(3, 32\)"),
-    (A_NAME.replace("blocks.0", "blocks.7"), np.zeros((3, 32), np.float32), "another model or kind"),
+    (A_NAME.replace("blocks.0", "blocks.7"), np.zeros((3, 32), np.float32), "another model"),
     ("base_model.model.model.visual.patch_embed.proj.lora_A.weight", np.zeros((3, 96), np.float32),
      "no factor of a kernel"),
     ("base_model.model.lm_head.base_layer.weight", np.zeros((96, 48), np.float32),

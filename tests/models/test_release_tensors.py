@@ -1,4 +1,4 @@
-"""Every tensor of the released sizes is accounted for, by name and shape, without allocating any."""
+"""Every tensor of the released sizes is accounted for by name and shape; none is allocated."""
 
 import gzip
 import json
