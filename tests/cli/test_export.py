@@ -13,18 +13,20 @@ import yaml
 import guardjax.models as models
 from guardjax.eval.guard import weights_hash
 
+A = np.linspace(-1, 1, 16, dtype=np.float32)[None]
+B = np.linspace(0.5, 0.9, 32, dtype=np.float32)[:, None]
+CHANGE = 2 * (B @ A).T      # alpha 2, rank 1
+
 
 @pytest.fixture(name="adapter")
 def _adapter(tmp_path):
-    """Rank 1 on one kernel [out, in] of the tiny model: adds 2 to its first number."""
+    """Rank 1 on one kernel [out, in] of the tiny model; see `CHANGE`."""
     folder = tmp_path / "my_lora"
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps(
         {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "base_model_name_or_path": "org/a-base"}))
-    a, b = np.zeros((1, 16), np.float32), np.zeros((32, 1), np.float32)
-    a[0, 0] = b[0, 0] = 1
     stem = "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_"
-    safetensors.numpy.save_file({f"{stem}A.weight": a, f"{stem}B.weight": b},
+    safetensors.numpy.save_file({f"{stem}A.weight": A, f"{stem}B.weight": B},
                                 folder / "adapter_model.safetensors")
     return folder
 
@@ -71,8 +73,7 @@ def test_adapters_are_merged_before_rounding(guardjax, tiny_model, adapter, tmp_
                     "--shard-mb", "1") == 0
     _, before = models.load_hf(tiny_model)
     _, after = models.load_hf(out)
-    kernel = np.array(before["model"]["layers_0"]["mlp"]["up_proj"]["kernel"])
-    kernel[0, 0] += 2
+    kernel = np.asarray(before["model"]["layers_0"]["mlp"]["up_proj"]["kernel"]) + CHANGE
     np.testing.assert_array_equal(after["model"]["layers_0"]["mlp"]["up_proj"]["kernel"],
                                   kernel.astype(jax.numpy.dtype(dtype)).astype(np.float32))
     assert json.loads((out / "config.json").read_text())["dtype"] == dtype
@@ -89,6 +90,10 @@ def test_nothing_is_overwritten_and_nothing_left_behind(guardjax, tiny_model, tm
     monkeypatch.setattr("guardjax.cli.model_card.model_card", lambda facts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         guardjax("export", tiny_model, "--out", tmp_path / "none")
+    monkeypatch.undo()
+    monkeypatch.setattr("guardjax.cli.export._FILES", ("preprocessor_config.json",))
+    assert guardjax("export", tiny_model, "--out", tmp_path / "none") == 2
+    assert "has no tokenizer.json" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
 

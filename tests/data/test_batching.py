@@ -31,7 +31,7 @@ def change(file, **values):
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"text_config__vocab_size": 800}, r"ids up to 891 and the model's embedding has 800 rows"),
+    ({"text_config__vocab_size": 891}, r"ids up to 891 and the model's embedding has 891 rows"),
     ({"image_token_id": 5}, r"<\|image_pad\|> is 890 in the tokenizer and 5 in config.json")])
 def test_a_tokenizer_that_does_not_fit_is_refused(folder, values, message):
     load_batcher(folder)

@@ -63,6 +63,11 @@ def test_import_export_import_is_byte_equal(params, tmp_path, dtype, shard_bytes
         assert_same(first, params)
 
 
+def test_tensors_are_aligned_in_the_file(folder):
+    """The format wants it; readers that map the file into memory rely on it."""
+    assert int.from_bytes((folder / SINGLE_FILE).read_bytes()[:8], "little") % 8 == 0
+
+
 def test_untied_head_goes_there_and_back(tmp_path):
     params = init_params(UNTIED, jax.random.key(0))
     save_hf(params, UNTIED, tmp_path / "model")
