@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 import guardjax
-from guardjax.cli import data, demo, evaluate, experiment, judge, policy, train
+from guardjax.cli import (data, demo, evaluate, experiment, export, judge, policy, train,
+                          verify)
 
 _DESCRIPTION = """\
 Image guards that obey the policy they are shown: train them, measure them, use them.
@@ -18,7 +19,7 @@ start here:
   guardjax demo --out runs/demo                          train small versions and write a report
   guardjax judge PICTURES --policy FILE --out FILE.jsonl  verdicts on your own pictures
 """
-_VERBS = (demo, train, experiment, evaluate, judge, data, policy)
+_VERBS = (demo, train, experiment, evaluate, judge, verify, export, data, policy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

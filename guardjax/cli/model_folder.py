@@ -8,7 +8,8 @@ import shutil
 from typing import Any
 
 import guardjax.models as models
-from guardjax.data.batching import PROCESSOR_FILE, Batcher, save_batcher
+from guardjax.data.batching import Batcher, save_batcher
+from guardjax.data.processor import PROCESSOR_FILE
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_weights import CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from guardjax.train.disk import DiskFullError, is_full_disk

@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from guardjax import layout
-from guardjax.data.images import MEAN, STD, PatchSpec, to_patches
+from guardjax.data.images import MAX_ASPECT, PatchSpec, to_patches
+from guardjax.data.processor import ProcessorError, load_processor, save_processor
 from guardjax.data.prompts import PromptError, encode_prompt
-from guardjax.data.tokenizer import Tokenizer, load_tokenizer
+from guardjax.data.tokenizer import IMAGE_PAD, Tokenizer, TokenizerError, load_tokenizer
 from guardjax.types import PolicyExample, PromptBatch, Segment
 
-PROCESSOR_FILE = "preprocessor_config.json"
 PROMPT_BUCKETS = (48, 64, 80, 96, 128, 192, 256, 512)
 PATCH_BUCKETS = (64, 256, 1024, 4096)
 ANSWER_BUCKETS = (12, 24, 48, 64, 96)
+DEFAULT_WINDOW = 112     # pixels, where a config leaves `window_size` out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +69,9 @@ class Batcher:
         pictures = None
         if any(example.image is not None for example in examples):
             slots = layout.bucket(max(v.num_slots for _, v, _ in encoded), self.patch_buckets)
-            spec = self.patches
             pictures = layout.pack_vision(
                 [v for _, v, _ in encoded], [flat for *_, flat in encoded], slots,
-                3 * spec.temporal_patch_size * spec.patch_size**2)
+                self.patches.patch_dim)
         index = None if pictures is None else features
         return PromptBatch(Segment(tokens, positions, mask, index), next_pos, pictures)
 
@@ -114,20 +116,44 @@ class Batcher:
 
 
 def load_batcher(path: str | pathlib.Path) -> Batcher:
-    """The batcher of a model directory: tokenizer, `preprocessor_config.json`, window size.
+    """The batcher of a model directory: tokenizer, processor, window size.
 
     Raises:
-      TokenizerError, FileNotFoundError: the directory is not a whole model directory.
+      TokenizerError, ProcessorError, FileNotFoundError: the directory is not a whole model
+        directory, or its parts are of different models.
     """
     path = pathlib.Path(path)
-    vision = json.loads((path / "config.json").read_text())["vision_config"]
-    size = json.loads((path / PROCESSOR_FILE).read_text())
-    patches = PatchSpec(
-        patch_size=size["patch_size"], temporal_patch_size=size["temporal_patch_size"],
-        merge_size=size["merge_size"], min_pixels=size["min_pixels"],
-        max_pixels=size["max_pixels"],
-    )
-    return Batcher(load_tokenizer(path), patches, vision["window_size"] // patches.unit)
+    config = _read_config(path)
+    patches = load_processor(path)
+    vision = config["vision_config"]
+    for ours, theirs in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size"),
+                         ("temporal_patch_size", "temporal_patch_size")):
+        wanted = vision.get(theirs, getattr(PatchSpec, ours))
+        if getattr(patches, ours) != wanted:
+            raise ProcessorError(f"{path}: the processor has {ours} {getattr(patches, ours)} and "
+                                 f"the model {theirs} {wanted}; they are not of one model")
+    tokenizer = load_tokenizer(path)
+    _check_fits(tokenizer, config, path)
+    window_units = vision.get("window_size", DEFAULT_WINDOW) // patches.unit
+    return Batcher(tokenizer, patches, window_units, *buckets_for(patches, window_units))
+
+
+def buckets_for(patches: PatchSpec, window_units: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(prompt buckets, patch buckets) that hold every picture that `patches` can make.
+
+    Those of small pictures are the module's; larger ones follow by doubling and by fours.
+    """
+    units = patches.max_pixels // patches.unit**2
+    prompt, patch = list(PROMPT_BUCKETS), list(PATCH_BUCKETS)
+    while prompt[-1] < units + PROMPT_BUCKETS[-1] // 2:
+        prompt.append(2 * prompt[-1])
+    # Of r x c units, windows of side w fill at most (r + w - 1) x (c + w - 1) places; a grid is
+    # widest where its sides differ most, by MAX_ASPECT, and one unit high.
+    longest = min(units, math.ceil(math.sqrt(units * MAX_ASPECT)) + 1)
+    spare = (window_units - 1) * (longest + units // longest + 1) + (window_units - 1)**2
+    while patch[-1] < (units + spare) * patches.merge_size**2:
+        patch.append(4 * patch[-1])
+    return tuple(prompt), tuple(patch)
 
 
 def save_batcher(batcher: Batcher, path: str | pathlib.Path) -> None:
@@ -135,12 +161,34 @@ def save_batcher(batcher: Batcher, path: str | pathlib.Path) -> None:
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
     batcher.tokenizer.save(path)
-    config = dataclasses.asdict(batcher.patches) | {
-        "image_processor_type": "Qwen2VLImageProcessor", "do_resize": True, "do_rescale": True,
-        "do_normalize": True, "do_convert_rgb": True, "resample": 3,
-        "image_mean": MEAN.tolist(), "image_std": STD.tolist(),
-    }
-    (path / PROCESSOR_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    save_processor(batcher.patches, path)
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The model's `config.json`, as far as a batcher needs it."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if isinstance(config["vision_config"], dict):
+            return config
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProcessorError(f"{path / 'config.json'} is no config of a model with pictures: "
+                             f"{type(error).__name__}: {error}") from error
+    raise ProcessorError(f"{path / 'config.json'}: vision_config is not an object")
+
+
+def _check_fits(tokenizer: Tokenizer, config: Mapping[str, Any], path: pathlib.Path) -> None:
+    """That every id the tokenizer gives means to the model what it means to the tokenizer."""
+    rows = (config.get("text_config") or config).get("vocab_size")
+    highest = max(tokenizer.inner.get_vocab().values())
+    if rows is not None and highest >= rows:
+        raise TokenizerError(
+            f"{path}: the tokenizer gives ids up to {highest} and the model's embedding has "
+            f"{rows} rows (vocab_size); take the tokenizer of the model's own release")
+    wanted = config.get("image_token_id")
+    if wanted is not None and tokenizer.image_pad_id != wanted:
+        raise TokenizerError(
+            f"{path}: {IMAGE_PAD} is {tokenizer.image_pad_id} in the tokenizer and {wanted} in "
+            "config.json (image_token_id); take the tokenizer of the model's own release")
 
 
 @functools.lru_cache(maxsize=1024)

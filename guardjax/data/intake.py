@@ -19,6 +19,10 @@ The rules, all of them:
 * **Animation.** Runs of equal frames count once; of the distinct frames up to
   `Limits.max_frames`, evenly spaced with the first and the last, are kept. Whoever judges must
   let the worst frame win. Of a multi-picture JPEG only the first picture, which viewers show.
+
+Colours, and transparency over white, are those of transformers' image processor to the last bit.
+It differs in 16-bit grey, which it clips, in ignoring the orientation, and in seeing first frames
+only.
 """
 
 from __future__ import annotations

@@ -127,14 +127,19 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     """Reads a Hugging Face tokenizer directory.
 
     Raises:
-      TokenizerError: the directory has no tokenizer, or it lacks a Qwen special token.
+      TokenizerError: the directory has no tokenizer, or one that cannot be read or lacks a Qwen
+        special token.
     """
     path = pathlib.Path(path)
     if not (path / "tokenizer.json").is_file():
         raise TokenizerError(
             f"{path} has no tokenizer.json; pass a directory as Hugging Face saves it"
         )
-    inner = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+    try:
+        inner = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+    except Exception as error:      # the reader in Rust raises bare exceptions
+        raise TokenizerError(f"{path}: the tokenizer's files cannot be read (tokenizer.json, "
+                             f"tokenizer_config.json): {error}") from error
     vocab = inner.get_vocab()
     missing = [t for t in (END_OF_TURN, PAD, IMAGE_PAD, VISION_START, VISION_END) if t not in vocab]
     if missing:

@@ -111,5 +111,8 @@ def weights_hash(path: str | pathlib.Path) -> str:
     if not files:
         raise FileNotFoundError(f"{path} holds no model: it has no .safetensors file")
     for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        digest.update(file.name.encode() + b"\0")
+        with open(file, "rb") as opened:
+            while piece := opened.read(2**22):      # a shard may be larger than the memory
+                digest.update(piece)
     return digest.hexdigest()[:16]

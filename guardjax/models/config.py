@@ -201,6 +201,10 @@ def _fill(cls: type, raw: Mapping[str, Any], where: str, fields: dict[str, Any])
             fields[field.name] = raw[field.name]
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"config has no {field.name} in {where}")
+        value = fields.get(field.name, field.default)
+        if field.type == "int" and not (type(value) is int and 0 < value < 2**31):
+            raise ValueError(f"{field.name} in {where} is {value!r}; it must be a whole number "
+                             "between 1 and 2,147,483,647")
     return cls(**fields)
 
 

@@ -200,6 +200,18 @@ def test_sixteen_bit_grey_keeps_the_high_byte():
     np.testing.assert_array_equal(pixels[..., 0], samples >> 8)
 
 
+def test_sixteen_bit_colour_keeps_the_high_byte():
+    samples = _RNG.integers(0, 2**16, (16, 24, 3), np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+
+    def chunk(kind, body):
+        return (struct.pack(">I", len(body)) + kind + body
+                + struct.pack(">I", zlib.crc32(kind + body)))
+    data = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 16, 16, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    np.testing.assert_array_equal(load_picture(data).pixels, samples >> 8)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_hidden_content_shows_on_one_of_two_backgrounds(mode):
     """White ink at opacity 0.5 on nothing: invisible over white, plain over black."""

@@ -4,11 +4,9 @@ import concurrent.futures
 
 import numpy as np
 import pytest
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from guardjax.cli.compose import model_dir
 from guardjax.data.batching import load_batcher
-from guardjax.data.images import PatchSpec, to_patches
 from guardjax.data.prompts import PromptError
 from guardjax.types import PolicyExample
 from guardjax.world import catalogue
@@ -67,16 +65,3 @@ def test_answers_end_and_fillers_are_empty(batcher) -> None:
     assert tokens[0, 0, length[0, 0] - 1] == batcher.tokenizer.end_id
     assert length[0, 1] == 0
     assert batcher.tokenizer.decode(tokens[0, 0]) == "<answer>safe</answer>"
-
-
-@pytest.mark.parametrize("size", [(64, 64), (57, 90), (200, 33), (13, 40)])
-def test_patches_equal_the_reference_processor(size) -> None:
-    spec = PatchSpec(patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96)
-    image = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), np.uint8)
-    reference = Qwen2VLImageProcessorPil(
-        patch_size=8, temporal_patch_size=2, merge_size=2,
-        size={"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels})
-    expected = reference(images=[image], return_tensors="np")
-    patches, grid = to_patches(image, spec)
-    assert tuple(expected["image_grid_thw"][0]) == grid
-    np.testing.assert_allclose(patches, expected["pixel_values"], atol=2e-6, rtol=0)

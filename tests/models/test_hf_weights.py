@@ -1,16 +1,25 @@
 """Checkpoints: there and back byte for byte, and every way to be broken has a name."""
 
+import dataclasses
 import json
+import math
+import os
 import pickle
+import subprocess
+import sys
+import textwrap
+import tracemalloc
 
+import flax.traverse_util
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from guardjax.models.hf_weights import (INDEX_FILE, SINGLE_FILE, WeightsError, load_hf, save_hf,
-                                        tensor_table)
+from guardjax.models import hf_weights, shards
+from guardjax.models.hf_names import tensor_table
+from guardjax.models.hf_weights import INDEX_FILE, SINGLE_FILE, WeightsError, load_hf, save_hf
 from guardjax.models.init import init_params
 from tests.models.reference_cases import TIED, UNTIED
 
@@ -54,6 +63,11 @@ def test_import_export_import_is_byte_equal(params, tmp_path, dtype, shard_bytes
         assert_same(first, params)
 
 
+def test_tensors_are_aligned_in_the_file(folder):
+    """The format wants it; readers that map the file into memory rely on it."""
+    assert int.from_bytes((folder / SINGLE_FILE).read_bytes()[:8], "little") % 8 == 0
+
+
 def test_untied_head_goes_there_and_back(tmp_path):
     params = init_params(UNTIED, jax.random.key(0))
     save_hf(params, UNTIED, tmp_path / "model")
@@ -85,6 +99,80 @@ def test_loads_in_another_type_and_onto_shardings(folder, params):
     shardings = jax.tree.map(lambda _: device, params)
     _, loaded = load_hf(folder, dtype="bfloat16", shardings=shardings)
     assert_same(loaded, jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), params))
+
+
+def test_one_tensor_at_a_time_is_on_the_host(tmp_path):
+    """A model of 20 equal layers; what JAX holds is not counted, what NumPy holds is."""
+    cfg = dataclasses.replace(TIED, text=dataclasses.replace(
+        TIED.text, num_hidden_layers=20, intermediate_size=2048))
+    shape_of = {spec.path: spec.our_shape for spec in tensor_table(cfg)}
+    params = flax.traverse_util.unflatten_dict(
+        {path: np.zeros(shape, np.float32) for path, shape in shape_of.items()})
+    total, largest = (4 * f(math.prod(s) for s in shape_of.values()) for f in (sum, max))
+    assert total > 40 * largest
+
+    def peak(action):
+        tracemalloc.start()
+        try:
+            action()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    bound = 3 * largest + 2**21     # and what Python itself needs, for the table above all
+    folder = tmp_path / "model"
+    assert peak(lambda: save_hf(params, cfg, folder, max_shard_bytes=total // 3)) < bound
+    assert peak(lambda: load_hf(folder, cfg)) < bound
+    assert bound < total / 3
+
+
+def test_reading_in_pieces_gives_the_same(folder, params, monkeypatch):
+    monkeypatch.setattr(hf_weights, "_PIECE_BYTES", 1000)
+    assert_same(load_hf(folder)[1], params)
+
+
+def test_everything_is_checked_before_anything_is_read(params, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    save_hf(params, TIED, folder, max_shard_bytes=60_000)
+    monkeypatch.setattr(shards.StoredTensor, "read", lambda *_: pytest.fail("was read"))
+    last = sorted(folder.glob("*.safetensors"))[-1]
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-5])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        load_hf(folder)
+    last.write_bytes(whole)
+    with pytest.raises(WeightsError, match="has shape"):
+        load_hf(folder, dataclasses.replace(TIED, text=dataclasses.replace(
+            TIED.text, vocab_size=2**30)))
+
+
+def test_each_device_gets_its_part(tmp_path):
+    """Eight devices, sharded over both sides of a kernel, the rest replicated."""
+    code = """
+        import sys, jax, numpy as np
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec
+        from guardjax.models.hf_weights import load_hf
+        mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+        cfg, whole = load_hf(sys.argv[1])
+        def spec(leaf):
+            fits = leaf.ndim == 2 and leaf.shape[0] % 4 == leaf.shape[1] % 2 == 0
+            return NamedSharding(mesh, PartitionSpec("a", "b") if fits else PartitionSpec())
+        shardings = jax.tree.map(spec, whole)
+        _, parts = load_hf(sys.argv[1], shardings=shardings)
+        for a, b, s in zip(*map(jax.tree.leaves, (whole, parts, shardings)), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert b.sharding == s and len(b.addressable_shards) == 8
+        split = [leaf for leaf in jax.tree.leaves(parts) if not leaf.is_fully_replicated]
+        print(len(split), split[0].addressable_shards[0].data.size * 8 == split[0].size)
+    """
+    save_hf(init_params(UNTIED, jax.random.key(0)), UNTIED, tmp_path / "model")
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+                        "JAX_PLATFORMS": "cpu"}
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(code), tmp_path / "model"],
+                         env=env, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    num_split, in_eighths = out.stdout.split()
+    assert int(num_split) > 20 and in_eighths == "True"
 
 
 def test_module_names_in_memory_are_read_too(folder, params):
@@ -137,6 +225,34 @@ def test_truncated_file(folder, keep):
     file = folder / SINGLE_FILE
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(WeightsError, match="model.safetensors is not a whole safetensors file"):
+        load_hf(folder)
+
+
+def test_a_name_that_occurs_twice(folder):
+    tensors = read(folder)
+    write(folder, {**tensors, "model.language_model.norm.weight": tensors["model.norm.weight"]})
+    with pytest.raises(WeightsError, match="model.norm.weight occurs twice"):
+        load_hf(folder)
+
+
+@pytest.mark.parametrize("call", [
+    lambda folder, params: load_hf(folder, dtype="float64"),
+    lambda folder, params: save_hf(params, TIED, folder / "new", dtype="int8")])
+def test_another_type_is_refused(folder, params, call):
+    with pytest.raises(ValueError, match="dtype is '.*'; it must be one of float32, float16"):
+        call(folder, params)
+
+
+def test_a_pickle_behind_the_index(params, tmp_path):
+    folder = tmp_path / "model"
+    save_hf(params, TIED, folder, max_shard_bytes=60_000)
+    index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    file = next(iter(index["weight_map"].values()))
+    (folder / file).rename(folder / "part.bin")
+    index["weight_map"] = {name: "part.bin" if where == file else where
+                           for name, where in index["weight_map"].items()}
+    (folder / INDEX_FILE).write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(WeightsError, match="shard part.bin is no safetensors file"):
         load_hf(folder)
 
 
@@ -201,7 +317,7 @@ def test_a_saved_model_is_for_everybody(folder):
 def test_a_failed_save_leaves_nothing_behind(params, tmp_path, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    monkeypatch.setattr(shards.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_hf(params, TIED, tmp_path / "model")
     assert not list(tmp_path.iterdir())

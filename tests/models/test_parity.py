@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from guardjax.models import qwen2_5_vl as model
-from guardjax.models.hf_weights import from_hf_layout, save_hf, tensor_table
+from guardjax.models.hf_names import from_hf_layout, tensor_table
+from guardjax.models.hf_weights import load_hf, save_hf
 from tests.models.reference_cases import CONFIGS, ROWS, make_inputs, make_row, seeded_tensor
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models" / "logits.npz"
@@ -55,8 +56,7 @@ def test_one_mixed_batch_equals_the_stored_rows(config_name):
 
 @pytest.mark.parametrize("config_name", CONFIGS)
 @pytest.mark.parametrize("row_name", ROWS)
-def test_live_reference(config_name, row_name):
-    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+def test_live_reference(config_name, row_name, live):
     from tests.models import reference_model
 
     cfg = CONFIGS[config_name]
@@ -68,13 +68,24 @@ def test_live_reference(config_name, row_name):
 
 
 @pytest.mark.parametrize("config_name", CONFIGS)
-def test_the_reference_loads_what_we_save(config_name, tmp_path):
-    pytest.importorskip("torch", reason="the live reference needs torch (extra `parity`)")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_reference_loads_what_we_save(config_name, dtype, tmp_path, live):
     from tests.models import reference_model
 
     cfg = CONFIGS[config_name]
-    params = seeded_params(cfg)
-    save_hf(params, cfg, tmp_path / "model", max_shard_bytes=40_000)
+    save_hf(seeded_params(cfg), cfg, tmp_path / "model", max_shard_bytes=40_000, dtype=dtype)
+    _, params = load_hf(tmp_path / "model")
     row = make_row(cfg, "two_images")
     reference, _ = reference_model.run(reference_model.load(tmp_path / "model"), row)
     assert relative_error(batch_logits(params, cfg, [row])[0][0], reference) <= TOLERANCE
+
+
+@pytest.mark.parametrize("config_name", CONFIGS)
+def test_we_load_what_the_reference_saves(config_name, tmp_path, live):
+    from tests.models import reference_model
+
+    cfg = CONFIGS[config_name]
+    reference_model.build(cfg).save_pretrained(tmp_path, max_shard_size="60KB")
+    found, params = load_hf(tmp_path)
+    assert (found.vision, found.text) == (cfg.vision, cfg.text)
+    jax.tree.map(np.testing.assert_array_equal, params, seeded_params(cfg))

@@ -1,0 +1,97 @@
+"""The README of an exported model: what is in it, where it comes from, and how it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import guardjax
+from guardjax.models.config import ARCHITECTURE, ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CardFacts:
+    """What a card says.
+
+    Attributes:
+      name: title.
+      cfg: the model's config.
+      num_parameters, dtype: of the weights as written.
+      model_hash: what verdicts of `guardjax judge` name the model by.
+      source: what was exported, as it was named.
+      adapter: what was merged into it, for people; "" for nothing.
+      base: the model that all this started from, by its name on the hub; "" where it is not known.
+      licence: an identifier of the hub; "" where it is not known.
+    """
+
+    name: str
+    cfg: ModelConfig
+    num_parameters: int
+    dtype: str
+    model_hash: str
+    source: str
+    adapter: str = ""
+    base: str = ""
+    licence: str = ""
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card in Markdown, with the header that the hub reads; it says only what is known."""
+    vision, text = facts.cfg.vision, facts.cfg.text
+    rows = {
+        "architecture": f"`{ARCHITECTURE}`",
+        "parameters": f"{facts.num_parameters:,}, {facts.dtype}"
+                      + (", head tied to the embedding" if facts.cfg.tie_word_embeddings else ""),
+        "vision": f"{vision.depth} blocks of width {vision.hidden_size}, patches of "
+                  f"{vision.patch_size} pixels, windows of {vision.window_size}",
+        "text": f"{text.num_hidden_layers} layers of width {text.hidden_size}, "
+                f"{text.vocab_size:,} tokens",
+        "exported from": f"{_text(facts.source)}, by guardjax {guardjax.__version__}",
+        "adapter": _text(facts.adapter) or "none merged at export",
+        "model hash": f"`{facts.model_hash}`, as verdicts name it",
+        "licence": facts.licence or "not stated; that of the model it was made from applies",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return f"""{_header(facts)}
+# {_text(facts.name)}
+
+A vision-language model for judging pictures under the policy that it is shown, as in SafeGuard-VL
+([arXiv 2603.01228](https://arxiv.org/abs/2603.01228)). It was written by guardjax.
+
+| | |
+|---|---|
+{table}
+
+## Use
+
+```
+guardjax verify .
+guardjax judge PICTURES --policy FILE.yaml --model . --out verdicts.jsonl
+```
+
+The directory is an ordinary checkpoint: `transformers.Qwen2_5_VLForConditionalGeneration
+.from_pretrained(".")` loads it too. Pass `mm_token_type_ids` there: without them positions are
+wrong.
+
+## Limits
+
+A verdict is advice, not a decision about a person. Anything malformed, cut off or undecided means
+`needs_review`, never `safe`. This card states no quality: measure on your own pictures and policies
+(`guardjax eval`) before you rely on it, and keep a human in the loop.
+"""
+
+
+def _header(facts: CardFacts) -> str:
+    lines = ["library_name: transformers", "pipeline_tag: image-text-to-text",
+             "tags: [guardjax, qwen2_5_vl, content-moderation]"]
+    if facts.base:
+        lines.append(f"base_model: {facts.base}")
+    if facts.licence:
+        lines.append(f"license: {facts.licence}")
+    return "\n".join(["---", *lines, "---"])
+
+
+def _text(name: str) -> str:
+    """A folder's name as Markdown that shows just that, on one line."""
+    kept = "".join(c if c.isprintable() else " " for c in name)
+    return re.sub(r"([\\`*_{}\[\]<>()#|!])", r"\\\1", kept)

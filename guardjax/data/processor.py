@@ -1,0 +1,115 @@
+"""How a model directory says that pictures become patches: `preprocessor_config.json` and kin.
+
+Releases wrote the same thing in several ways. All are read, with the precedence of transformers'
+`Qwen2VLImageProcessorPil`: the section `image_processor` of `processor_config.json` before
+`preprocessor_config.json`, and `min_pixels`/`max_pixels` before `size`. What would give other
+patches than `guardjax.data.images` makes is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from guardjax.data.images import MEAN, RESCALE, STD, PatchSpec
+
+PROCESSOR_FILE = "preprocessor_config.json"
+NESTED_FILE = "processor_config.json"
+_TYPES = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil",
+          "Qwen2_5_VLImageProcessor")
+_BICUBIC = 3
+# What `to_patches` does; a config that says otherwise asks for something else.
+_FIXED = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True,
+          "resample": _BICUBIC, "rescale_factor": RESCALE, "do_center_crop": False,
+          "do_pad": False}
+
+
+class ProcessorError(ValueError):
+    """An image processor's config that `to_patches` would not obey."""
+
+
+def load_processor(path: str | pathlib.Path) -> PatchSpec:
+    """How pictures become patches for the model in directory `path`.
+
+    Keys that are missing have the values of `PatchSpec`, which are transformers' own.
+
+    Raises:
+      FileNotFoundError: neither file is there.
+      ProcessorError: a file that is not JSON, another processor, or a value that is not supported.
+    """
+    path = pathlib.Path(path)
+    if (path / NESTED_FILE).is_file():
+        nested = _read(path / NESTED_FILE).get("image_processor")
+        if isinstance(nested, Mapping):
+            return _spec(nested, path / NESTED_FILE)
+    if not (path / PROCESSOR_FILE).is_file():
+        raise FileNotFoundError(f"{path} has no {PROCESSOR_FILE}, which says how pictures become "
+                                "patches; copy it from the model's release")
+    return _spec(_read(path / PROCESSOR_FILE), path / PROCESSOR_FILE)
+
+
+def save_processor(spec: PatchSpec, path: str | pathlib.Path) -> None:
+    """Writes `preprocessor_config.json`, readable by transformers 4 and 5, into a directory."""
+    config = {
+        "image_processor_type": _TYPES[0], "processor_class": "Qwen2_5_VLProcessor",
+        **{key: _FIXED[key] for key in ("do_resize", "do_rescale", "do_normalize",
+                                        "do_convert_rgb", "resample", "rescale_factor")},
+        "patch_size": spec.patch_size, "temporal_patch_size": spec.temporal_patch_size,
+        "merge_size": spec.merge_size, "image_mean": list(spec.mean), "image_std": list(spec.std),
+        # The first pair is read by transformers 4, `size` by 5.
+        "min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels,
+        "size": {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels},
+    }
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (pathlib.Path(path) / PROCESSOR_FILE).write_text(text, encoding="utf-8")
+
+
+def _spec(config: Mapping[str, Any], file: pathlib.Path) -> PatchSpec:
+    kind = config.get("image_processor_type", _TYPES[0])
+    if kind not in _TYPES:
+        raise ProcessorError(f"{file}: image_processor_type is {kind!r}; only that of Qwen2-VL and "
+                             f"Qwen2.5-VL is supported ({_TYPES[0]})")
+    for key, wanted in _FIXED.items():
+        found = config.get(key)
+        if found is not None and found != wanted:
+            raise ProcessorError(f"{file}: {key} is {found!r}; only {wanted!r} is supported")
+    size = config.get("size") or {}
+    values = {name: config[name] for name in ("patch_size", "temporal_patch_size", "merge_size")
+              if config.get(name) is not None}
+    for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        found = next((value for value in (config.get(name), size.get(name), size.get(edge))
+                      if value is not None), None)
+        if found is not None:
+            values[name] = found
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ProcessorError(f"{file}: {name} is {value!r}; it must be a whole number")
+    try:
+        return PatchSpec(mean=_triple(config, "image_mean", MEAN),
+                         std=_triple(config, "image_std", STD), **values)
+    except ValueError as error:
+        raise ProcessorError(f"{file}: {error}") from error
+
+
+def _triple(config: Mapping[str, Any], key: str, default: tuple[float, float, float],
+            ) -> tuple[float, float, float]:
+    found = config.get(key)
+    if found is None:
+        return default
+    if (not isinstance(found, list) or len(found) != 3
+            or not all(isinstance(value, (int, float)) for value in found)):
+        raise ValueError(f"{key} is {found!r}; it must be three numbers, of red, green and blue")
+    red, green, blue = found
+    return float(red), float(green), float(blue)
+
+
+def _read(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ProcessorError(f"{file} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ProcessorError(f"{file} is not a JSON object")
+    return value

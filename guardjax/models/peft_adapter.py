@@ -1,0 +1,122 @@
+"""Low-rank adapters as PEFT saves them (`adapter_config.json`, `adapter_model.safetensors`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from guardjax.models.config import ModelConfig
+from guardjax.models.hf_names import TensorSpec, hub_name, tensor_table
+from guardjax.models.init import Params
+from guardjax.models.shards import StoredTensor, WeightsError, open_file, read_json, some
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+
+_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+# Settings under which the adapted kernel is not W + scale * A @ B with one rank and one scale.
+_PLAIN = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "modules_to_save": None,
+          "rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None,
+          "trainable_token_indices": None, "target_parameters": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """An adapter in our layout.
+
+    Attributes:
+      tree: a tree like the parameters that holds, where an adapted kernel [in, out] stands,
+        "lora_a" [in, rank] and "lora_b" [rank, out], float32.
+      rank: of all of them.
+      alpha: the change of a kernel is `alpha / rank * lora_a @ lora_b`.
+      base: what its makers trained it on, as they named it; "" if they did not.
+    """
+
+    tree: Params
+    rank: int
+    alpha: float
+    base: str
+
+    @property
+    def num_modules(self) -> int:
+        return len(flax.traverse_util.flatten_dict(self.tree)) // 2
+
+
+def load_peft(path: str | os.PathLike, cfg: ModelConfig) -> Adapter:
+    """Reads a directory that PEFT's `save_pretrained` wrote, for a model of `cfg`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      WeightsError: pickled or broken weights; another kind of adapter; a setting that is not
+        supported; a module that the model does not have, or a factor of another shape.
+    """
+    folder = pathlib.Path(path)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} has no {ADAPTER_CONFIG}; it is no adapter of PEFT")
+    rank, alpha, base = _settings(read_json(folder / ADAPTER_CONFIG), folder)
+    file = folder / ADAPTER_FILE
+    if not file.is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise WeightsError(f"{folder} has only pickled weights (adapter_model.bin), which can "
+                               "run code when they are read; save it with safe_serialization=True")
+        raise FileNotFoundError(f"{folder} has no {ADAPTER_FILE}")
+    kernels = {spec.name: spec for spec in tensor_table(cfg)
+               if spec.is_kernel and len(spec.shape) == 2}
+    flat: dict[tuple[str, ...], np.ndarray] = {}
+    with open_file(file) as tensors:
+        for tensor in tensors:
+            spec, side = _target(tensor, kernels, file)
+            height, width = spec.our_shape
+            wanted = (rank, height) if side == "A" else (width, rank)
+            if tensor.shape != wanted:
+                raise WeightsError(f"{file}: {tensor.name} has shape {tensor.shape}, expected "
+                                   f"{wanted} (rank {rank} on a kernel of {spec.shape})")
+            key = (*spec.path[:-1], f"lora_{side.lower()}")
+            flat[key] = np.ascontiguousarray(tensor.read().T, np.float32)
+    halves = sorted("/".join(key) for key in flat
+                    if (*key[:-1], "lora_b" if key[-1] == "lora_a" else "lora_a") not in flat)
+    if halves or not flat:
+        raise WeightsError(f"{file} has only one factor of {some(halves)}" if halves
+                           else f"{file} is empty")
+    return Adapter(flax.traverse_util.unflatten_dict(flat), rank, alpha, base)
+
+
+def _settings(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[int, float, str]:
+    """(rank, alpha, base)"""
+    where = folder / ADAPTER_CONFIG
+    if config.get("peft_type") != "LORA":
+        raise WeightsError(f"{where}: peft_type is {config.get('peft_type')!r}; only 'LORA' can be "
+                           "read")
+    for key, plain in _PLAIN.items():
+        if config.get(key) not in (None, plain):
+            raise WeightsError(f"{where}: {key} is {config[key]!r}, which is not supported; merge "
+                               "it with PEFT (merge_and_unload) and load the result")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, (int, float)) or alpha <= 0:
+        raise WeightsError(f"{where}: r is {rank!r} and lora_alpha {alpha!r}; both must be "
+                           "positive numbers")
+    if config.get("use_rslora"):        # arXiv 2312.03732: alpha / sqrt(rank)
+        alpha = alpha * math.sqrt(rank)
+    return rank, float(alpha), str(config.get("base_model_name_or_path") or "")
+
+
+def _target(tensor: StoredTensor, kernels: Mapping[str, TensorSpec],
+            file: pathlib.Path) -> tuple[TensorSpec, str]:
+    """The kernel that a factor adapts, and which factor it is."""
+    if ".base_layer." in tensor.name:
+        raise WeightsError(f"{file}: {tensor.name} is a whole layer and no low-rank factor; save "
+                           "the adapter with save_embedding_layers=False")
+    match = _NAME.fullmatch(tensor.name)
+    spec = kernels.get(hub_name(f"{match['module']}.weight")) if match else None
+    if spec is None:
+        raise WeightsError(f"{file}: {tensor.name} is no factor of a kernel of this model; the "
+                           "adapter is of another model or kind")
+    return spec, match["side"]
