@@ -10,12 +10,13 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow clean
+.PHONY: help demo test test-slow bench clean
 
 help:
 	@echo "make demo       install, train short versions of the main rows, print the table, write the report"
 	@echo "make test       install, run the tests"
 	@echo "make test-slow  the slow suite too"
+	@echo "make bench      install, measure speed and memory: name, value, unit, bar, ok"
 
 # The stamp changes when the requirements change, so installing is done once.
 $(VENV)/.installed: setup.py
@@ -31,6 +32,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -q tests
+
+bench: $(VENV)/.installed
+	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info

@@ -1,6 +1,6 @@
 """Memory that loading takes: peak growth of anonymous memory over the size of the parameters.
 
-    python benchmarks/loading.py [--gb 2] [--dtype float32] [--folder DIR]
+    python benchmarks/loading.py [--gb 2] [--dtype float32] [--load-dtype float32] [--folder DIR]
 
 A random checkpoint is written shard by shard, then read by a process of its own. Its anonymous
 memory (RssAnon; pages of the file do not count) is watched from outside, against what it was after
@@ -91,9 +91,9 @@ def peak_growth(folder: pathlib.Path, dtype: str) -> tuple[int, int]:
             peak = max(peak, _rss_anon(child.pid))
         said = child.stdout.readline().strip()
         peak = max(peak, _rss_anon(child.pid))
+        if not said.isdecimal():        # a process that ended cannot be written to
+            raise RuntimeError("loading failed; see its message above")
         child.stdin.write("\n")
-    if not said.isdecimal():
-        raise RuntimeError("loading failed; see its message above")
     return peak - base, int(said)
 
 

@@ -80,7 +80,8 @@ def claim_of(run: RunConfig) -> Claim:
     Raises:
       ConfigError: there is no model at `run.base`, or a policy's file is wrong.
     """
-    text = to_text(run) + "".join(f"{file}: {seen}\n" for file, seen in _policy_files(run).items())
+    text = to_text(run) + "".join(
+        f"policy file {name}: {seen}\n" for name, seen in _policy_files(run).items())
     if run.base == SCRATCH:     # follows from the config
         return Claim(text, SCRATCH)
     with _key_named("base"):

@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    target = pathlib.Path(args.out)
+    target = pathlib.Path(args.out).resolve()   # a link cannot be replaced by a folder
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(f"{target} exists and is not an empty directory; choose another")
@@ -96,10 +96,11 @@ def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path)
     dtype = stored_dtype(source) if args.dtype == "same" else args.dtype
     # Adapters are added before rounding; without them nothing needs to be wider than it ends.
     _, params = models.load_hf(source, cfg, dtype=dtype if adapter is None else "float32")
+    named = source.absolute()       # "." has no name
     merged = base = ""
     if adapter is not None:
         params = apply_adapters(params, adapter.tree, LoraConfig(adapter.rank, adapter.alpha))
-        merged = (f"{pathlib.Path(args.adapter).name}, rank {adapter.rank}, alpha "
+        merged = (f"{pathlib.Path(args.adapter).absolute().name}, rank {adapter.rank}, alpha "
                   f"{adapter.alpha:g}, merged into {adapter.num_modules} kernels")
         base = adapter.base if _HUB_NAME.fullmatch(adapter.base) else ""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,9 +112,9 @@ def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path)
                 shutil.copyfile(source / name, staging / name)
         model_hash = weights_hash(staging)
         card = model_card(CardFacts(
-            name=target.resolve().name, cfg=cfg, dtype=dtype, model_hash=model_hash,
+            name=target.name, cfg=cfg, dtype=dtype, model_hash=model_hash,
             num_parameters=sum(spec.size for spec in tensor_table(cfg)),
-            source="/".join(source.parts[-2:]) if source.name == "model" else source.name,
+            source="/".join(named.parts[-2:]) if named.name == "model" else named.name,
             adapter=merged, base=args.base_model or base, licence=args.license or ""))
         (staging / "README.md").write_text(card, encoding="utf-8")
         load_batcher(staging)

@@ -65,6 +65,13 @@ def _verify(args: argparse.Namespace) -> int:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     try:
         wanted = load_certificate(args.against) if args.against else None
+        if wanted is not None and wanted.made_with.get("dtype") != args.dtype:
+            raise ValueError(f"{args.against} was computed in {wanted.made_with.get('dtype')} and "
+                             f"this would be in {args.dtype}; give the same --dtype")
+        if args.out and args.against and pathlib.Path(args.out).resolve() == pathlib.Path(
+                args.against).resolve():
+            raise ValueError(f"--out would replace {args.against}, which is compared with; choose "
+                             "another file")
         if args.reference and args.dtype != "float32":
             raise ValueError("--reference compares in float32; leave --dtype out")
         read_config(path)       # of another architecture nothing else is worth a word
@@ -127,8 +134,9 @@ def _compared(path: pathlib.Path, cfg, probes, logits) -> tuple[str, list[str]]:
     from guardjax.models.certificate import TOLERANCE
 
     versions, reference = reference_logits(path, cfg, probes)
-    error = max(float(np.abs(logits[name] - theirs).max() / np.abs(theirs).max())
-                for name, theirs in reference.items())
+    # NumPy's maximum is NaN where any is; Python's is not.
+    error = np.max([np.abs(logits[name] - theirs).max() / np.abs(theirs).max()
+                    for name, theirs in reference.items()])
     line = (f"reference  {versions}: largest relative error {error:.1e}, "
             f"the limit is {TOLERANCE:.0e}")
     return line, [] if error <= TOLERANCE else ["the logits are not those of the reference"]

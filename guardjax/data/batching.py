@@ -147,10 +147,11 @@ def buckets_for(patches: PatchSpec, window_units: int) -> tuple[tuple[int, ...],
     prompt, patch = list(PROMPT_BUCKETS), list(PATCH_BUCKETS)
     while prompt[-1] < units + PROMPT_BUCKETS[-1] // 2:
         prompt.append(2 * prompt[-1])
-    # Of r x c units, windows of side w fill at most (r + w - 1) x (c + w - 1) places; a grid is
-    # widest where its sides differ most, by MAX_ASPECT, and one unit high.
-    longest = min(units, math.ceil(math.sqrt(units * MAX_ASPECT)) + 1)
-    spare = (window_units - 1) * (longest + units // longest + 1) + (window_units - 1)**2
+    # Of r x c units, windows of side w fill at most (r + w - 1) x (c + w - 1) places. A grid is
+    # widest where its sides differ most: by half as much again as MAX_ASPECT, since rounding takes
+    # a side of almost 1.5 units for one. Where small pictures grow, each side may be one more.
+    longest = math.ceil(math.sqrt(1.5 * units * MAX_ASPECT))
+    spare = window_units * (longest + units // longest + 1) + window_units**2
     while patch[-1] < (units + spare) * patches.merge_size**2:
         patch.append(4 * patch[-1])
     return tuple(prompt), tuple(patch)

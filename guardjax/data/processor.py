@@ -9,6 +9,7 @@ patches than `guardjax.data.images` makes is refused, never ignored.
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -76,6 +77,9 @@ def _spec(config: Mapping[str, Any], file: pathlib.Path) -> PatchSpec:
         if found is not None and found != wanted:
             raise ProcessorError(f"{file}: {key} is {found!r}; only {wanted!r} is supported")
     size = config.get("size") or {}
+    if not isinstance(size, Mapping):
+        raise ProcessorError(f"{file}: size is {size!r}; it must be an object with shortest_edge "
+                             "and longest_edge, in pixels of the whole picture")
     values = {name: config[name] for name in ("patch_size", "temporal_patch_size", "merge_size")
               if config.get(name) is not None}
     for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
@@ -99,7 +103,8 @@ def _triple(config: Mapping[str, Any], key: str, default: tuple[float, float, fl
     if found is None:
         return default
     if (not isinstance(found, list) or len(found) != 3
-            or not all(isinstance(value, (int, float)) for value in found)):
+            or not all(isinstance(value, (int, float)) and math.isfinite(value)
+                       for value in found)):
         raise ValueError(f"{key} is {found!r}; it must be three numbers, of red, green and blue")
     red, green, blue = found
     return float(red), float(green), float(blue)

@@ -113,9 +113,9 @@ def differences(found: Certificate, wanted: Certificate, *, tolerance: float = T
                            if name in wanted.tensors and tensor != wanted.tensors[name]})):
         if names:
             said.append(f"tensors: {len(names)} {problem}: {some(sorted(names))}")
-    for name, theirs in wanted.probes.items():
-        ours = found.probes.get(name)
-        error = np.inf if ours is None else _apart(ours, theirs)
+    for name in {**wanted.probes, **found.probes}:
+        ours, theirs = found.probes.get(name), wanted.probes.get(name)
+        error = np.inf if ours is None or theirs is None else _apart(ours, theirs)
         if not error <= tolerance:      # also where it is no number
             said.append(f"probe “{name}”: logits lie {error:.1e} apart, the limit is "
                         f"{tolerance:.1e}")

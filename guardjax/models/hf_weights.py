@@ -45,7 +45,8 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
     Raises:
         FileNotFoundError: no such directory, config or weights.
         WeightsError: pickled weights; a missing or broken shard; a tensor that is missing, unused,
-            of the wrong shape or not a float.
+            of the wrong shape, not a float, or with numbers that float16 was asked to hold and
+            cannot.
         ValueError: a config of another architecture, or another `dtype`.
     """
     folder = pathlib.Path(path)
@@ -78,7 +79,7 @@ def save_hf(params: Params, cfg: ModelConfig, path: str | os.PathLike, *, dtype:
 
     Raises:
         FileExistsError: `path` is a file or a directory with something in it.
-        WeightsError: `params` is not the tree of `cfg`.
+        WeightsError: `params` is not the tree of `cfg`, or has numbers that float16 cannot hold.
         ValueError: another `dtype`.
     """
     target = pathlib.Path(path)
@@ -196,6 +197,15 @@ def _placed(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
 def _part(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
           index: tuple[slice, ...]) -> np.ndarray:
     """The part `index` of a tensor in our layout; `stored` is in theirs."""
+    with np.errstate(over="ignore"):    # `_check_held` says it, also of bfloat16
+        part = _read_part(spec, stored, dtype, index)
+    if stored.dtype != dtype.name:
+        _check_held(spec.name, part)
+    return part
+
+
+def _read_part(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
+               index: tuple[slice, ...]) -> np.ndarray:
     if len(spec.shape) > 2:     # the patch embedding, which is small
         return np.ascontiguousarray(from_hf_layout(spec, stored.read())[index], dtype)
     ranges = [range(*s.indices(n)) for s, n in zip(index, spec.our_shape, strict=True)]
@@ -211,6 +221,15 @@ def _part(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
             part[done:done + len(read)] = read
         done += len(read)
     return part
+
+
+def _check_held(name: str, array: np.ndarray) -> None:
+    """That a tensor made into float16 did not overflow; bfloat16 reaches as far as float32."""
+    # No array of flags beside it: a tensor may be as large as the room that is left.
+    if array.dtype == np.float16 and not np.isfinite([array.min(initial=0),
+                                                      array.max(initial=0)]).all():
+        raise WeightsError(f"tensor {name} has numbers that float16 cannot hold (its largest is "
+                           f"{np.finfo(np.float16).max:,.0f}); take bfloat16 or float32")
 
 
 def _pieces(rows: range, row_bytes: int) -> list[slice]:
@@ -240,6 +259,11 @@ def _write_shard(file: pathlib.Path, shard: list[TensorSpec], params: Params, dt
         leaf = params
         for key in specs[name].path:
             leaf = leaf[key]
-        return to_hf_layout(specs[name], np.asarray(leaf), DTYPES[dtype])
+        ours = np.asarray(leaf)
+        with np.errstate(over="ignore"):    # `_check_held` says it
+            theirs = to_hf_layout(specs[name], ours, DTYPES[dtype])
+        if ours.dtype != theirs.dtype:
+            _check_held(name, theirs)
+        return theirs
 
     write_file(file, [(spec.name, spec.shape) for spec in specs.values()], dtype, make)

@@ -22,10 +22,13 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# Settings under which the adapted kernel is not W + scale * A @ B with one rank and one scale.
+# Any other value, and the adapted kernel is not W + scale * A @ B with one rank and one scale.
 _PLAIN = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "modules_to_save": None,
           "rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None,
-          "trainable_token_indices": None, "target_parameters": None}
+          "trainable_token_indices": None, "target_parameters": None,
+          "alora_invocation_tokens": None}
+# Ways to begin that leave W as it is; others (PiSSA, OLoRA, ...) take their start out of it.
+_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +102,12 @@ def _settings(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[int, flo
         if config.get(key) not in (None, plain):
             raise WeightsError(f"{where}: {key} is {config[key]!r}, which is not supported; merge "
                                "it with PEFT (merge_and_unload) and load the result")
+    if (start := config.get("init_lora_weights")) not in _STARTS:
+        raise WeightsError(f"{where}: init_lora_weights is {start!r}, which changes the base's own "
+                           "weights; merge it with PEFT (merge_and_unload) and load the result")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, (int, float)) or alpha <= 0:
+    if (type(rank) is not int or rank < 1 or type(alpha) not in (int, float)
+            or not 0 < alpha < math.inf):
         raise WeightsError(f"{where}: r is {rank!r} and lora_alpha {alpha!r}; both must be "
                            "positive numbers")
     if config.get("use_rslora"):        # arXiv 2312.03732: alpha / sqrt(rank)

@@ -66,6 +66,19 @@ def test_the_card_says_what_is_known_and_no_more(guardjax, tiny_model, tmp_path)
     assert header(tmp_path / "b")["base_model"] == "Qwen/Qwen2.5-VL-3B-Instruct"
 
 
+def test_folders_may_be_named_from_where_one_stands(guardjax, tiny_model, adapter, tmp_path,
+                                                    monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.chdir(tiny_model)
+    assert guardjax("export", ".", "--out", tmp_path / "link") == 0
+    text = (tmp_path / "empty" / "README.md").read_text(encoding="utf-8")
+    assert "# empty" in text and "| exported from | , by" not in text
+    monkeypatch.chdir(adapter)
+    assert guardjax("export", tiny_model, "--out", tmp_path / "b", "--adapter", ".") == 0
+    assert "| my\\_lora, rank 1" in (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_adapters_are_merged_before_rounding(guardjax, tiny_model, adapter, tmp_path, dtype):
     out = tmp_path / "out"

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from guardjax.models.hf_weights import load_hf
+from guardjax.models.probes import probe_logits
+
 SUM = "sha256 "
 
 
@@ -73,6 +76,28 @@ def test_options_that_do_not_go_together(guardjax, copy, tmp_path, capsys):
     assert "--reference compares in float32" in capsys.readouterr().err
     (tmp_path / "c.json").write_text(json.dumps({"format": 1}))
     assert guardjax("verify", copy, "--against", tmp_path / "c.json") == 2
+
+
+def test_a_certificate_is_not_replaced_nor_compared_across_types(guardjax, copy, tmp_path, capsys):
+    file = tmp_path / "c.json"
+    assert guardjax("verify", copy, "--out", file) == 0
+    text = file.read_text()
+    assert guardjax("verify", copy, "--against", file, "--out", tmp_path / "." / "c.json") == 2
+    assert "which is compared with; choose another file" in capsys.readouterr().err
+    assert guardjax("verify", copy, "--against", file, "--dtype", "bfloat16") == 2
+    assert "computed in float32 and this would be in bfloat16" in capsys.readouterr().err
+    assert file.read_text() == text
+
+
+def test_a_reference_without_numbers_is_no_agreement(guardjax, copy, capsys, monkeypatch):
+    def reference_logits(path, cfg, probes):
+        found = {probe.name: probe_logits(load_hf(path)[1], cfg, probe) for probe in probes}
+        found["two pictures"] = np.full_like(found["two pictures"], np.nan)
+        return "none", found
+
+    monkeypatch.setattr("guardjax.cli.reference.reference_logits", reference_logits)
+    assert guardjax("verify", copy, "--reference") == 1
+    assert "the logits are not those of the reference" in capsys.readouterr().err
 
 
 def test_without_torch_there_is_no_reference(guardjax, copy, capsys, monkeypatch):

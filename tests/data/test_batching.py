@@ -82,6 +82,7 @@ def test_small_pictures_keep_the_buckets_of_the_module():
 
 @pytest.mark.parametrize(("spec", "window_units"), [
     (PatchSpec(max_pixels=12_845_056), 4), (PatchSpec(), 4),
+    (PatchSpec(max_pixels=280 * 28 * 28), 4),
     (PatchSpec(patch_size=8, min_pixels=64, max_pixels=96 * 96), 2),
     (PatchSpec(patch_size=8, min_pixels=64, max_pixels=1024 * 1024), 7)])
 def test_buckets_hold_every_picture(spec, window_units):
@@ -90,13 +91,16 @@ def test_buckets_hold_every_picture(spec, window_units):
     assert len(prompts) * (1 + len(patches)) <= 120
     rng = np.random.default_rng(0)
     aspects = np.exp(rng.uniform(-np.log(200), np.log(200), 60))
-    for aspect in (*aspects, 1 / 199.9, 1, 199.9):
-        for pixels in (spec.max_pixels, 4 * spec.max_pixels):
-            height = max(1, int((pixels / aspect)**0.5))
-            width = max(1, int(height * aspect))
-            if max(height, width) > 200 * min(height, width):
-                continue
-            rows, columns = (n // spec.unit for n in smart_size(height, width, spec))
-            slots = -(-rows // window_units) * -(-columns // window_units) * window_units**2
-            layout.bucket(slots * spec.merge_size**2, patches)
-            assert rows * columns + PROMPT_BUCKETS[-1] // 2 <= prompts[-1]
+    sizes = [(int((pixels / aspect)**0.5), int((pixels * aspect)**0.5))
+             for aspect in (*aspects, 1 / 199.9, 1, 199.9)
+             for pixels in (spec.max_pixels, 4 * spec.max_pixels)]
+    sliver = int(1.49 * spec.unit)      # is rounded to one unit, and longer than one unit may be
+    lengths = (200 * sliver, spec.max_pixels // spec.unit)
+    sizes += [(sliver, length) for length in lengths] + [(length, sliver) for length in lengths]
+    for height, width in sizes:
+        if max(height, width) > 200 * max(1, min(height, width)):
+            continue
+        rows, columns = (n // spec.unit for n in smart_size(height, width, spec))
+        slots = -(-rows // window_units) * -(-columns // window_units) * window_units**2
+        layout.bucket(slots * spec.merge_size**2, patches)
+        assert rows * columns + PROMPT_BUCKETS[-1] // 2 <= prompts[-1]

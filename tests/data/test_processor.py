@@ -71,6 +71,8 @@ def test_what_is_written_is_read_back_here_and_there(tmp_path, spec):
     ({"patch_size": "14"}, "patch_size is '14'; it must be a whole number"),
     ({"max_pixels": 100}, "max_pixels 100 is less than min_pixels 3136"),
     ({"image_mean": [0.5]}, "image_mean is .0.5.; it must be three numbers"),
+    ({"image_std": [1, 1, float("nan")]}, "image_std is .1, 1, nan.; it must be three numbers"),
+    ({"size": 224}, "size is 224; it must be an object with shortest_edge"),
     ({"image_std": [1, 1, 0]}, "must be positive")])
 def test_what_would_give_other_patches_is_refused(tmp_path, changes, message):
     with pytest.raises(ProcessorError, match=message):

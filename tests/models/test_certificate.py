@@ -107,6 +107,13 @@ def test_logits_may_differ_by_what_machines_do(certificate, apart, same):
     assert bool(differences(found, certificate)) != same
 
 
+def test_a_probe_that_one_of_them_lacks_is_a_difference(certificate):
+    none = dataclasses.replace(certificate, probes={})
+    for pair in ((certificate, none), (none, certificate)):
+        said = differences(*pair)
+        assert len(said) == 3 and all("logits lie inf apart" in line for line in said)
+
+
 @pytest.mark.slow
 def test_half_precision_differs_by_rounding_only(certificate, folder):
     found = certify(folder, dtype="bfloat16")[0]

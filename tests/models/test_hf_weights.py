@@ -243,6 +243,22 @@ def test_another_type_is_refused(folder, params, call):
         call(folder, params)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("name", [
+    "model.norm.weight", "model.layers.0.mlp.up_proj.weight", "visual.patch_embed.proj.weight"])
+def test_float16_does_not_make_infinities(folder, tmp_path, dtype, name):
+    tensors = {key: value.astype(dtype) for key, value in read(folder).items()}
+    tensors[name].reshape(-1)[-1] = -70_000
+    write(folder, tensors)
+    message = f"tensor {name} has numbers that float16 cannot hold .its largest is 65,504"
+    with pytest.raises(WeightsError, match=message):
+        load_hf(folder, dtype="float16")
+    _, params = load_hf(folder, dtype=np.dtype(dtype).name)
+    with pytest.raises(WeightsError, match=message):
+        save_hf(params, TIED, tmp_path / "half", dtype="float16")
+    assert not (tmp_path / "half").exists()
+
+
 def test_a_pickle_behind_the_index(params, tmp_path):
     folder = tmp_path / "model"
     save_hf(params, TIED, folder, max_shard_bytes=60_000)

@@ -82,7 +82,9 @@ A_NAME = "base_model.model.model.visual.blocks.0.attn.qkv.lora_A.weight"
     ({"bias": "all"}, "bias is 'all'"), ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ({"r": 0}, "r is 0 and lora_alpha 6"), ({"r": "3"}, "r is '3'"),
-    ({"lora_alpha": None}, "lora_alpha None"),
+    ({"lora_alpha": None}, "lora_alpha None"), ({"lora_alpha": float("nan")}, "lora_alpha nan"),
+    ({"alora_invocation_tokens": [7]}, "alora_invocation_tokens is .7."),
+    ({"init_lora_weights": "pissa_niter_4"}, "which changes the base's own weights"),
     ({"r": 4}, r"has shape \(3, .*rank 4 on a kernel")])
 def test_settings_that_mean_something_else_are_refused(tmp_path, changes, message):
     with pytest.raises(WeightsError, match=message):
