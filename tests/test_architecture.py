@@ -8,9 +8,10 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "guardjax"
-GROUND = {"types", "layout", "cache_dir", "policies"}
+GROUND = {"types", "layout", "atomic", "cache_dir", "policies"}
 MAY_IMPORT = {
     "types": set(),
+    "atomic": set(),
     "cache_dir": set(),
     "layout": {"types"},
     "policies": set(),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from guardjax.eval.atomic import write_text
+from guardjax.atomic import write_text
 from guardjax.train.config import RunConfig, StageConfig
 from guardjax.train.jsonl import JsonLinesFile, read_jsonl
 from guardjax.train.metrics import METRICS_FILE, read_metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from guardjax.cli.stopped import told
 from guardjax.cli.usage import fail, positive
-from guardjax.eval.atomic import write_text
+from guardjax.atomic import write_text
 from guardjax.world import builder
 from guardjax.world.card import data_card
 from guardjax.world.sheet import contact_sheet

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from guardjax.cli import compose, rows
 from guardjax.cli.cost import cost_of, load_cost, save_cost, timed
 from guardjax.cli.measure import log_look, measure
-from guardjax.eval.atomic import write_text
+from guardjax.atomic import write_text
 from guardjax.eval.guard import Guard, weights_hash
 from guardjax.eval.harness import Question
 from guardjax.eval.records import save_predictions

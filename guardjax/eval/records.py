@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from guardjax.eval.atomic import write_text
+from guardjax.atomic import write_text
 from guardjax.types import PolicyExample
 
 JUDGED_KINDS = ("judge", "read")           # answered with a verdict, so they have a label

@@ -16,7 +16,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from guardjax.eval.atomic import write_text
+from guardjax.atomic import write_text
 from guardjax.eval.gallery import Case
 from guardjax.eval.metrics import METRICS
 from guardjax.eval.summary import MINUS

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import rich.box
 from rich.table import Table
 
-from guardjax.eval.atomic import write_text
+from guardjax.atomic import write_text
 
 THIS_RUN = "this run"
 CHECKED_IN = "full runs, checked in"

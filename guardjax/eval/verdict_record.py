@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from guardjax.eval.atomic import write_text
+from guardjax.atomic import write_text
 from guardjax.eval.records import OUTCOMES
 
 

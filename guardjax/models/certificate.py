@@ -124,9 +124,7 @@ def differences(found: Certificate, wanted: Certificate, *, tolerance: float = T
 
 def save_certificate(certificate: Certificate, file: str | os.PathLike) -> None:
     """Writes it as JSON."""
-    file = pathlib.Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"format": FORMAT, **dataclasses.asdict(certificate)})
+    write_json(pathlib.Path(file), {"format": FORMAT, **dataclasses.asdict(certificate)})
 
 
 def load_certificate(file: str | os.PathLike) -> Certificate:

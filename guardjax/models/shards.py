@@ -18,6 +18,8 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from guardjax.atomic import write_text
+
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
@@ -153,8 +155,8 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
 
 
 def write_json(file: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes an object as people read it, keys in order."""
-    file.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    """Writes an object as people read it, keys in order, in one step."""
+    write_text(file, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def some(names: Sequence[str]) -> str:

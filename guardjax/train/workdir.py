@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from guardjax.atomic import write_text
 from guardjax.train.disk import explain_full_disk
 
 CONFIG_FILE = "config.txt"
@@ -93,14 +94,9 @@ def kept_base(folder: pathlib.Path) -> str | None:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes the file so that a crash or a full disk leaves either the old text or the new."""
-    partial = path.with_name(path.name + ".partial")
+    """`guardjax.atomic.write_text`, with a full disk explained."""
     with explain_full_disk(path):
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_text(path, text)
 
 
 def _fixed(text: str, may_differ: Sequence[str]) -> list[str]:

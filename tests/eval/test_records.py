@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from guardjax.eval import atomic
+from guardjax import atomic
 from guardjax.eval.records import Prediction, load_predictions, predict_row, save_predictions
 from guardjax.policies import parse_verdict
 from guardjax.types import PolicyExample
