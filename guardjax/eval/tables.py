@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import rich.box
 from rich.table import Table
@@ -73,11 +74,17 @@ def held_out_columns(metric: str) -> tuple[Column, ...]:
 
 
 def save_results(path: str | Path, rows: Iterable[ResultRow]) -> None:
-    """Writes `results.json` in one step. NaN becomes null: JSON has no NaN."""
-    objects = [{key: None if isinstance(value, float) and math.isnan(value) else value
-                for key, value in dataclasses.asdict(row).items()} for row in rows]
+    """Writes `results.json` in one step, to a millionth. NaN becomes null: JSON has no NaN."""
+    objects = [{key: _plain(value) for key, value in dataclasses.asdict(row).items()}
+               for row in rows]
     lines = ",\n  ".join(json.dumps(row) for row in objects)
     write_text(path, f'{{"schema": {_SCHEMA}, "rows": [\n  {lines}\n]}}\n')
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else round(value, 6)
 
 
 def load_results(path: str | Path, source: str | None = None) -> list[ResultRow]:
