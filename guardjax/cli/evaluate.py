@@ -78,7 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     except ValueError as error:
         return fail("eval", error)
     for split, why in absent.items():
-        console.print(f"{split} is {why}")
+        console.print(f"{split} is {why}", markup=False)
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     if args.split.startswith("test"):
@@ -101,5 +101,5 @@ def _evaluate(args: argparse.Namespace) -> int:
         tables=further, cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
         provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
                     **{f"Policy {policy.id}": policy.hash for policy in policies}, **absent}))
-    console.print(f"report: {out / 'report.html'}")
+    console.print(f"report: {out / 'report.html'}", markup=False)
     return 0

@@ -128,6 +128,8 @@ class ModelConfig:
         if not isinstance(raw.get("vision_config"), Mapping):
             raise ValueError("config has no vision_config")
         text = raw.get("text_config") or raw
+        if not isinstance(text, Mapping):
+            raise ValueError(f"text_config is {text!r}; it must be an object")
         # Before version 5, transformers kept the tie inside text_config.
         tied = raw.get("tie_word_embeddings", False) or text.get("tie_word_embeddings", False)
         ids = {name: raw[name] for name in _TOKEN_IDS if raw.get(name) is not None}

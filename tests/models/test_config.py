@@ -43,6 +43,7 @@ def test_old_nested_tie_and_list_of_end_tokens():
     (changed(model_type="llama"), "unknown architecture: model_type is 'llama'"),
     ({}, "unknown architecture: model_type is None"),
     (changed(vision_config=None), "no vision_config"),
+    (changed(text_config=[1]), "text_config is .1.; it must be an object"),
     (changed(hidden_size=None), "no hidden_size in text_config"),
     (changed(vocab_size=2**40), "vocab_size in text_config is 1099511627776; it must be a whole"),
     (changed(num_hidden_layers="28"), "num_hidden_layers in text_config is '28'"),
