@@ -8,10 +8,11 @@ import sys
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "guardjax"
-GROUND = {"types", "layout", "atomic", "cache_dir", "policies"}
+GROUND = {"types", "layout", "atomic", "json_file", "cache_dir", "policies"}
 MAY_IMPORT = {
     "types": set(),
     "atomic": set(),
+    "json_file": {"atomic"},
     "cache_dir": set(),
     "layout": {"types"},
     "policies": set(),

@@ -1,4 +1,4 @@
-"""What training a row cost: pictures, labels, tokens, steps and time, so that rows can be matched."""
+"""What training a row cost: pictures, labels, tokens, steps, time; so that rows can be matched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from guardjax.atomic import write_text
-from guardjax.train.config import RunConfig, StageConfig
+from guardjax.data.sources import IN_WORDS
+from guardjax.train.config import EXAMPLE_KINDS, RunConfig, StageConfig
 from guardjax.train.jsonl import JsonLinesFile, read_jsonl
 from guardjax.train.metrics import METRICS_FILE, read_metrics
 
@@ -19,7 +20,8 @@ COST_FILE = "cost.json"
 ATTEMPTS_FILE = "attempts.jsonl"
 HEAD = ("Row", "Seed", "Steps", "Pictures", "Labels", "Tokens", "CPU s", "Wall s")
 
-_LABELLED, _PICTURED = ("judge", "read"), ("judge", "caption", "question")
+_LABELLED = ("judge", "read")
+_PICTURED = tuple(kind for kind in EXAMPLE_KINDS if kind not in IN_WORDS)
 # Mean tokens of an answer, by the kind of the stage: what it samples, is taught, or scores.
 _TOKENS = {"grpo": "rollout/tokens", "sft": "sft/tokens", "exact": "exact/tokens"}
 

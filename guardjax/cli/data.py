@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from guardjax.cli.stopped import told
-from guardjax.cli.usage import fail, positive
 from guardjax.atomic import write_text
+from guardjax.cli.usage import fail, positive
 from guardjax.world import builder
 from guardjax.world.card import data_card
 from guardjax.world.sheet import contact_sheet
@@ -60,10 +59,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
-    return told("data", lambda: _act(args))
-
-
-def _act(args: argparse.Namespace) -> int:
     try:
         {"build": _build, "show": _show, "card": _card}[args.action](args)
     except ImportError as error:

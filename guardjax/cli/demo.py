@@ -9,8 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guardjax.cli.stopped import told
-
 _DESCRIPTION = """\
 Trains short versions of the experiment's main rows from the shipped base model, measures them,
 prints the table and writes OUT/report.html and OUT/results.json. Minutes on two CPU cores. Results
@@ -41,10 +39,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
-    return told("demo", lambda: _demo(args))
-
-
-def _demo(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guardjax.cache_dir import cache_dir

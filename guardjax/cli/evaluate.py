@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from guardjax.cli.stopped import told
 from guardjax.cli.usage import fail, positive
 
 _EPILOG = """\
@@ -37,10 +36,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
-    return told("eval", lambda: _evaluate(args))
-
-
-def _evaluate(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guardjax.cache_dir import cache_dir

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from guardjax.cli.stopped import told
 from guardjax.cli.usage import fail
 
 _EPILOG = """\
@@ -17,10 +16,10 @@ examples:
   guardjax experiment --out runs/try --rows main --seeds 0 --split dev --set 'stages.*.steps=20'
   guardjax experiment --out runs/safeguard_vl --only-summarise     results of what is there
 
-Rows: base, {sft,exact,grpo}_{l3,varied}, describe_grpo_varied, think_grpo_varied; sft_l1 to sft_l5
-and grpo_l1 to grpo_l5 are the level matrix. "main", "think", "matrix" and "all" stand for many. What
-is finished is not done again, so the command may be stopped and given again, and several of them
-may work in one folder at a time: a row that another process is at is left to it.
+Rows: base, {sft,exact,grpo}_{l3,varied}, describe_grpo_varied, think_grpo_varied; sft_l1 to
+sft_l5 and grpo_l1 to grpo_l5 are the level matrix. "main", "think", "matrix" and "all" stand for
+many. What is finished is not done again, so the command may be stopped and given again, and
+several of them may work in one folder at a time: a row that another process is at is left to it.
 
 Written to OUT: ROW/seedS/{model,metrics.jsonl,cost.json,predictions.jsonl}, results.json,
 report.html, and looks.jsonl with one line for every measuring of the split test.
@@ -51,10 +50,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status: 1 where a row could not be trained."""
-    return told("experiment", lambda: _experiment(args))
-
-
-def _experiment(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guardjax.cache_dir import cache_dir

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 
 from guardjax.cli.assets import model_dir
-from guardjax.cli.stopped import told
 from guardjax.cli.usage import fail, plain, positive
 
 # Whatever of these the source has goes along byte for byte; nothing else does.
@@ -61,10 +60,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
-    return told("export", lambda: _export(args))
-
-
-def _export(args: argparse.Namespace) -> int:
     target = pathlib.Path(args.out).resolve()   # a link cannot be replaced by a folder
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import guardjax
 from guardjax.cli import (data, demo, evaluate, experiment, export, judge, policy, train,
                           verify)
+from guardjax.cli.stopped import told
 
 _DESCRIPTION = """\
 Image guards that obey the policy they are shown: train them, measure them, use them.
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     # transformers would greet with "PyTorch was not found. Models won't be available".
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    return args.run(args)
+    return told(args.verb, lambda: args.run(args))
 
 
 if __name__ == "__main__":

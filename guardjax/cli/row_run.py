@@ -11,10 +11,10 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
+from guardjax.atomic import write_text
 from guardjax.cli import compose, rows
 from guardjax.cli.cost import cost_of, load_cost, save_cost, timed
 from guardjax.cli.measure import log_look, measure
-from guardjax.atomic import write_text
 from guardjax.eval.guard import Guard, weights_hash
 from guardjax.eval.harness import Question
 from guardjax.eval.records import save_predictions

@@ -14,6 +14,17 @@ def told(verb: str, work: Callable[[], int]) -> int:
     That is 2 for bad input, 1 where a run gave up with its state kept, and the shell's own for a
     signal (130 for Ctrl-C, 143 for SIGTERM). What is no known reason is raised as it is.
     """
+    try:
+        return work()
+    except (Exception, SystemExit) as error:
+        status = _explained(verb, error)
+        if status is None:
+            raise
+        return status
+
+
+def _explained(verb: str, error: BaseException) -> int | None:
+    # Not before something stopped: these imports take seconds, and some verbs need none of them.
     from guardjax.data.prompts import PromptError
     from guardjax.data.sources import SourceError
     from guardjax.policies import PolicyError
@@ -28,24 +39,19 @@ def told(verb: str, work: Callable[[], int]) -> int:
     from guardjax.world.builder import IncompleteBuild
     from guardjax.world.sprites import ArtistUnavailable
 
-    try:
-        return work()
-    except (ConfigError, WorkdirError, ArtistUnavailable, PolicyError, SourceError) as error:
-        return fail(verb, error)
-    except (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, NonFiniteError,
-            PromptError, RewardError) as error:
-        return fail(verb, error, status=1)
-    except Preempted as error:
+    bad_input = (ConfigError, WorkdirError, ArtistUnavailable, PolicyError, SourceError)
+    gave_up = (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, NonFiniteError,
+               PromptError, RewardError)
+    if isinstance(error, bad_input + gave_up):
+        return fail(verb, error, status=2 if isinstance(error, bad_input) else 1)
+    if isinstance(error, Preempted):
         name = signal.Signals(error.signum).name
         return fail(verb, f"stopped by {name} with everything saved; the same command goes on "
                     "from here", status=error.code)
-    except Exception as error:      # a full disk comes in many guises
-        if is_full_disk(error):
-            return fail(verb, f"the disk is full: {_last_line(error)}. Free some space and give "
-                        "the command again", status=1)
-        if isinstance(error, OSError):
-            return fail(verb, error)
-        raise
+    if isinstance(error, Exception) and is_full_disk(error):    # it comes in many guises
+        return fail(verb, f"the disk is full: {_last_line(error)}. Free some space and give "
+                    "the command again", status=1)
+    return fail(verb, error) if isinstance(error, OSError) else None
 
 
 def _last_line(error: Exception) -> str:

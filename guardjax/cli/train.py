@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from guardjax.cli.stopped import told
-
 _EPILOG = """\
 example:
   guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/grpo_varied \\
@@ -32,10 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
-    return told("train", lambda: _train(args))
-
-
-def _train(args: argparse.Namespace) -> int:
     from guardjax.cli import compose
     from guardjax.train.console import RunConsole
 

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from guardjax.cli.assets import model_dir
-from guardjax.cli.stopped import told
 from guardjax.cli.usage import fail, plain
 
 _DESCRIPTION = """\
@@ -50,10 +49,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
-    return told("verify", lambda: _verify(args))
-
-
-def _verify(args: argparse.Namespace) -> int:
     # The model's libraries take seconds to import; a typing error should not.
     from guardjax.data.batching import load_batcher
     from guardjax.models.certificate import (certify, differences, load_certificate,

@@ -8,13 +8,13 @@ patches than `guardjax.data.images` makes is refused, never ignored.
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from guardjax.data.images import MEAN, RESCALE, STD, PatchSpec
+from guardjax.json_file import read_json, write_json
 
 PROCESSOR_FILE = "preprocessor_config.json"
 NESTED_FILE = "processor_config.json"
@@ -42,13 +42,13 @@ def load_processor(path: str | pathlib.Path) -> PatchSpec:
     """
     path = pathlib.Path(path)
     if (path / NESTED_FILE).is_file():
-        nested = _read(path / NESTED_FILE).get("image_processor")
+        nested = read_json(path / NESTED_FILE, ProcessorError).get("image_processor")
         if isinstance(nested, Mapping):
             return _spec(nested, path / NESTED_FILE)
     if not (path / PROCESSOR_FILE).is_file():
         raise FileNotFoundError(f"{path} has no {PROCESSOR_FILE}, which says how pictures become "
                                 "patches; copy it from the model's release")
-    return _spec(_read(path / PROCESSOR_FILE), path / PROCESSOR_FILE)
+    return _spec(read_json(path / PROCESSOR_FILE, ProcessorError), path / PROCESSOR_FILE)
 
 
 def save_processor(spec: PatchSpec, path: str | pathlib.Path) -> None:
@@ -63,8 +63,7 @@ def save_processor(spec: PatchSpec, path: str | pathlib.Path) -> None:
         "min_pixels": spec.min_pixels, "max_pixels": spec.max_pixels,
         "size": {"shortest_edge": spec.min_pixels, "longest_edge": spec.max_pixels},
     }
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (pathlib.Path(path) / PROCESSOR_FILE).write_text(text, encoding="utf-8")
+    write_json(pathlib.Path(path) / PROCESSOR_FILE, config)
 
 
 def _spec(config: Mapping[str, Any], file: pathlib.Path) -> PatchSpec:
@@ -108,13 +107,3 @@ def _triple(config: Mapping[str, Any], key: str, default: tuple[float, float, fl
         raise ValueError(f"{key} is {found!r}; it must be three numbers, of red, green and blue")
     red, green, blue = found
     return float(red), float(green), float(blue)
-
-
-def _read(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ProcessorError(f"{file} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ProcessorError(f"{file} is not a JSON object")
-    return value

@@ -17,11 +17,12 @@ from guardjax.world.language import article
 QUIZ_QUESTION = "one by one?"
 _QUESTIONS = 8
 # What a line asks about, and how often: names and kinds are what rules speak of.
-_TOPICS = {"object": 0.3, "kind": 0.3, "number": 0.1, "kind of": 0.1, "place": 0.1, "light": 0.1}
+_TOPICS = {
+    "object": 0.3, "kind": 0.3, "number": 0.1, "kind of": 0.1, "place": 0.1, "light": 0.1}
 
 
 def quiz_text(record: WorldRecord, rng: np.random.Generator) -> str:
-    """Questions in the world's own words with true answers: " any tools? no. is there a cake? yes."."""
+    """Questions in the world's own words, answered truly: " any tools? no. where is it? city."."""
     topics = rng.choice(list(_TOPICS), size=_QUESTIONS, p=list(_TOPICS.values()))
     return "".join(f" {asked} {answer}." for asked, answer in (
         _line(topic, record, rng) for topic in topics))

@@ -102,7 +102,8 @@ class BatchSource:
         `house` is the policy that examples of kind "habit" are judged by.
         """
         if batch % 2:
-            raise SourceError(f"batch={batch} is odd; judged prompts come in pairs, give an even one")
+            raise SourceError(
+                f"batch={batch} is odd; judged prompts come in pairs, give an even one")
         self._records, self._draw, self._batcher = records, draw_policy, batcher
         self._kinds = [kind for kind, weight in mixture.items() if weight > 0]
         weights = np.array([mixture[kind] for kind in self._kinds], float)

@@ -152,5 +152,5 @@ def _background(record: WorldRecord, rng: np.random.Generator) -> list[str]:
 
 
 def describe(record: WorldRecord) -> str:
-    """The scene in words. It begins with a space, so that the first name is the same token as the others."""
+    """The scene in words. It begins with a space: the first name is a token like the others."""
     return f" {record.caption}"

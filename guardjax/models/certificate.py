@@ -18,11 +18,12 @@ import jax
 import numpy as np
 
 import guardjax
+from guardjax.json_file import read_json, write_json
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_names import hub_name
 from guardjax.models.hf_weights import WeightsError, load_hf
 from guardjax.models.probes import make_probes, probe_logits
-from guardjax.models.shards import StoredTensor, open_checkpoint, read_json, some, write_json
+from guardjax.models.shards import StoredTensor, open_checkpoint, some
 
 FORMAT = 1
 TOLERANCE = 1e-5        # float32 on two machines; relative to the largest logit of a probe
@@ -138,7 +139,7 @@ def load_certificate(file: str | os.PathLike) -> Certificate:
     if not file.is_file():
         raise FileNotFoundError(f"there is no certificate {file}; `guardjax verify DIR --out FILE` "
                                 "writes one")
-    raw = read_json(file)
+    raw = read_json(file, WeightsError)
     fields = {field.name for field in dataclasses.fields(Certificate)}
     if raw.get("format") != FORMAT or not all(isinstance(raw.get(f), Mapping) for f in fields):
         raise WeightsError(f"{file} is no certificate of format {FORMAT}; write it again with "

@@ -12,12 +12,13 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from guardjax.json_file import read_json, write_json
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_names import (EMBEDDING, HEAD, TensorSpec, copy_turned, from_hf_layout,
                                       hub_name, tensor_table, to_hf_layout)
 from guardjax.models.init import Params
 from guardjax.models.shards import (DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor, WeightsError,
-                                    open_checkpoint, read_json, some, write_file, write_json)
+                                    open_checkpoint, some, write_file)
 
 __all__ = ["CONFIG_FILE", "INDEX_FILE", "SINGLE_FILE", "WeightsError", "check_tree", "load_hf",
            "read_config", "save_hf"]
@@ -121,7 +122,7 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
     file = pathlib.Path(folder) / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG_FILE}")
-    return ModelConfig.from_hf(read_json(file))
+    return ModelConfig.from_hf(read_json(file, WeightsError))
 
 
 def check_tree(params: Params, cfg: ModelConfig) -> None:

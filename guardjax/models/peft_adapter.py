@@ -13,10 +13,11 @@ from typing import Any
 import flax.traverse_util
 import numpy as np
 
+from guardjax.json_file import read_json
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_names import TensorSpec, hub_name, tensor_table
 from guardjax.models.init import Params
-from guardjax.models.shards import StoredTensor, WeightsError, open_file, read_json, some
+from guardjax.models.shards import StoredTensor, WeightsError, open_file, some
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -64,7 +65,7 @@ def load_peft(path: str | os.PathLike, cfg: ModelConfig) -> Adapter:
     folder = pathlib.Path(path)
     if not (folder / ADAPTER_CONFIG).is_file():
         raise FileNotFoundError(f"{folder} has no {ADAPTER_CONFIG}; it is no adapter of PEFT")
-    rank, alpha, base = _settings(read_json(folder / ADAPTER_CONFIG), folder)
+    rank, alpha, base = _settings(read_json(folder / ADAPTER_CONFIG, WeightsError), folder)
     file = folder / ADAPTER_FILE
     if not file.is_file():
         if (folder / "adapter_model.bin").is_file():

@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from guardjax.atomic import write_text
+from guardjax.json_file import read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -143,22 +143,6 @@ def write_file(file: pathlib.Path, tensors: Sequence[tuple[str, tuple[int, ...]]
         os.fsync(out.fileno())
 
 
-def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """A JSON object. Raises `WeightsError` where the file holds something else."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{file} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{file} is not a JSON object")
-    return value
-
-
-def write_json(file: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes an object as people read it, keys in order, in one step."""
-    write_text(file, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
 def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:5])
@@ -184,7 +168,7 @@ def _shard_files(folder: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
 
 
 def _indexed_files(folder: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
-    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+    weight_map = read_json(folder / INDEX_FILE, WeightsError).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise WeightsError(f"{folder / INDEX_FILE} has no weight_map")
     files: dict[pathlib.Path, set[str] | None] = {}

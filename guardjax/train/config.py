@@ -130,7 +130,7 @@ class StageConfig:
         default_factory=lambda: {"judge": 1.0})  # example kind -> weight in the mixture
     plain_share: float = 0.0            # of varied policies that hold plain bans only
     spell_share: float = 0.0            # of scenes in words that are spelled like image tokens
-    policies: str = "varied"            # "varied" draws one a prompt; "L3" is a level; or a YAML file
+    policies: str = "varied"            # "varied" (one a prompt), a level "L3" or a YAML file
     house: str = ""                     # YAML file of the policy that kind "habit" is judged by
     closeness: float = 0.0              # pull of image tokens to their words; "sight"
     freeze: tuple[str, ...] = ()        # parameter groups that stay as they are, e.g. "visual"
@@ -160,8 +160,8 @@ class StageConfig:
             _require(weight >= 0, f"data.{kind} must be >= 0, got {weight}")
         _require(any(self.data.values()), "data has no positive weight")
         _require(bool(self.house) == bool(self.data.get("habit")),
-                 f"data.habit={self.data.get('habit', 0)} and house={self.house!r}: a habit needs a "
-                 "house policy's YAML file, and nothing else does")
+                 f"data.habit={self.data.get('habit', 0)} and house={self.house!r}: a habit needs "
+                 "a house policy's YAML file, and nothing else does")
         _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
                  f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
                  "false")
