@@ -43,8 +43,8 @@ class Plan:
     worlds: int = 0         # of each held-out split of the world: 8 prompts a pair, 4 of retention
 
 
-# What a row of the experiment is measured with: 5,700 prompts on test, 2,700 on dev.
-FULL = Plan(policies=100, ladder=50, retention=50, held_out=50, controls=50, worlds=50)
+# What a row of the experiment is measured with: 6,100 prompts on test, 3,100 on dev.
+FULL = Plan(policies=100, ladder=50, retention=150, held_out=50, controls=50, worlds=50)
 # At most 400 prompts.
 SHORT = Plan(policies=24, ladder=10, retention=20)
 

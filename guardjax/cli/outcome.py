@@ -17,6 +17,7 @@ from guardjax.eval.figures import learning_curves, series_from_rows
 from guardjax.eval.gallery import Case, Picture, gallery_cases
 from guardjax.eval.harness import Question
 from guardjax.eval.matrix import METRIC, by_level, level_figure
+from guardjax.eval.metrics import METRICS
 from guardjax.eval.records import Prediction
 from guardjax.eval.report import ReportFigure, ReportTable
 from guardjax.eval.summary import MINUS, contrast, summarise
@@ -33,12 +34,19 @@ from guardjax.eval.tables import (
 from guardjax.train.metrics import read_metrics
 
 TRIVIAL = ("always_safe", "always_unsafe")
-# In PSS; the first is what the experiment is about.
-CONTRASTS = (
-    ("grpo_varied", "sft_varied"), ("grpo_varied", "base"), ("grpo_varied", "grpo_l3"),
-    ("grpo_varied", "exact_varied"), ("describe_grpo_varied", "grpo_varied"),
-    ("sft_varied", "base"), ("sft_l3", "base"), ("grpo_l3", "base"),
-)
+# Metric -> pairs of variants; the first is what the experiment is about.
+CONTRASTS = {
+    "pss": (
+        ("grpo_varied", "sft_varied"), ("grpo_varied", "base"), ("grpo_varied", "grpo_l3"),
+        ("grpo_varied", "exact_varied"), ("describe_grpo_varied", "grpo_varied"),
+        ("think_grpo_varied", "grpo_varied"), ("sft_varied", "base"), ("sft_l3", "base"),
+        ("grpo_l3", "base"), ("grpo_l3", "sft_l3"),
+    ),
+    "retention": (
+        ("grpo_varied", "base"), ("grpo_varied", "sft_varied"), ("sft_varied", "base"),
+        ("grpo_l3", "base"), ("grpo_l3", "sft_l3"), ("sft_l3", "base"),
+    ),
+}
 _HELD_OUT = (("pss", "PSS"), ("f1", "F1"), ("pair_accuracy", "Pair accuracy"),
              ("invalid_rate", "Invalid"))
 # Title -> (key, another key that a line must have), and whether it is a share.
@@ -87,8 +95,9 @@ def outcome_of(
     rows = summarise(everything, per_seed=per_seed, draws=draws)
     rows += summarise(by_level(everything), (METRIC,), per_seed=per_seed, draws=draws)
     there = {row.variant for row in predictions}
-    contrasts = [contrast(predictions, first, second, split, "pss", draws=draws)
-                 for first, second in CONTRASTS if {first, second} <= there]
+    contrasts = [contrast(predictions, first, second, split, metric, draws=draws)
+                 for metric, pairs in CONTRASTS.items() for first, second in pairs
+                 if {first, second} <= there]
     return Outcome(rows, contrasts)
 
 
@@ -148,9 +157,9 @@ def print_tables(console: Console, tables: Sequence[ReportTable],
 
 
 def print_contrasts(console: Console, outcome: Outcome) -> None:
-    """The differences in PSS, one a line."""
+    """The differences, one a line."""
     for row in outcome.contrasts:
-        console.print(f"PSS, {row.variant}: {100 * row.value:+.1f} points "
+        console.print(f"{METRICS[row.metric].title}, {row.variant}: {100 * row.value:+.1f} points "
                       f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]", highlight=False)
 
 
