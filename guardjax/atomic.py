@@ -21,15 +21,18 @@ def write_text(path: str | Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, _mode_of_new_files())
+        os.chmod(name, new_mode(0o666))
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def _mode_of_new_files() -> int:
-    """`mkstemp` makes private files; a result should be as readable as any file a person makes."""
+def new_mode(wanted: int) -> int:
+    """`wanted` less what the user's umask takes: 0o666 for a file, 0o777 for a folder.
+
+    `tempfile` makes private ones; a result should be as readable as any that a person makes.
+    """
     mask = os.umask(0)
     os.umask(mask)
-    return 0o666 & ~mask
+    return wanted & ~mask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from guardjax.data.images import MAX_ASPECT, PatchSpec, to_patches
 from guardjax.data.processor import ProcessorError, load_processor, save_processor
 from guardjax.data.prompts import PromptError, encode_prompt
 from guardjax.data.tokenizer import IMAGE_PAD, Tokenizer, TokenizerError, load_tokenizer
+from guardjax.json_file import read_json
 from guardjax.types import PolicyExample, PromptBatch, Segment
 
 PROMPT_BUCKETS = (48, 64, 80, 96, 128, 192, 256, 512)
@@ -167,14 +167,12 @@ def save_batcher(batcher: Batcher, path: str | pathlib.Path) -> None:
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
     """The model's `config.json`, as far as a batcher needs it."""
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        if isinstance(config["vision_config"], dict):
-            return config
-    except (ValueError, KeyError, TypeError) as error:
-        raise ProcessorError(f"{path / 'config.json'} is no config of a model with pictures: "
-                             f"{type(error).__name__}: {error}") from error
-    raise ProcessorError(f"{path / 'config.json'}: vision_config is not an object")
+    file = path / "config.json"
+    config = read_json(file, ProcessorError)
+    if not isinstance(config.get("vision_config"), dict):
+        raise ProcessorError(f"{file} is no config of a model with pictures: it has no object "
+                             "vision_config")
+    return config
 
 
 def _check_fits(tokenizer: Tokenizer, config: Mapping[str, Any], path: pathlib.Path) -> None:

@@ -8,13 +8,14 @@ that no policy can speak with the voice of the template.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
 import tokenizers
 import transformers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from guardjax.json_file import read_json, write_json
 
 # Order and spelling are those of Qwen2.5-VL; the tiny tokenizer puts them after its own entries.
 SPECIAL_TOKENS = (
@@ -180,7 +181,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, path: str | pathlib.
 
 def _drop_machine_details(path: pathlib.Path) -> None:
     """Keeps the written files the same on every machine (no absolute paths)."""
-    config_path = path / "tokenizer_config.json"
-    config = json.loads(config_path.read_text())
+    file = path / "tokenizer_config.json"
+    config = read_json(file, TokenizerError)
     config.pop("name_or_path", None)
-    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_json(file, config)

@@ -12,6 +12,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from guardjax.atomic import new_mode
 from guardjax.json_file import read_json, write_json
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_names import (EMBEDDING, HEAD, TensorSpec, copy_turned, from_hf_layout,
@@ -104,7 +105,7 @@ def save_hf(params: Params, cfg: ModelConfig, path: str | os.PathLike, *, dtype:
             write_json(staging / INDEX_FILE, {"metadata": {"total_size": total},
                                               "weight_map": weight_map})
         write_json(staging / CONFIG_FILE, {**cfg.to_hf(), "dtype": dtype})
-        staging.chmod(0o755)    # `mkdtemp` makes it for its owner alone
+        staging.chmod(new_mode(0o777))
         staging.rename(target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)

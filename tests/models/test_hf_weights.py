@@ -68,6 +68,15 @@ def test_tensors_are_aligned_in_the_file(folder):
     assert int.from_bytes((folder / SINGLE_FILE).read_bytes()[:8], "little") % 8 == 0
 
 
+def test_a_folder_is_as_readable_as_the_user_wants_it(params, tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_hf(params, TIED, tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o750
+
+
 def test_untied_head_goes_there_and_back(tmp_path):
     params = init_params(UNTIED, jax.random.key(0))
     save_hf(params, UNTIED, tmp_path / "model")
