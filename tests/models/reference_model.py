@@ -16,6 +16,8 @@ from tests.models.reference_cases import Row, seeded_tensor
 Model = transformers.Qwen2_5_VLForConditionalGeneration
 _IGNORED = -100     # a label that the reference's loss leaves out
 
+torch.set_num_threads(1)    # the models are small: threads would only wait for each other
+
 
 def build(cfg: ModelConfig, weights: Callable[[str, tuple[int, ...]], np.ndarray] = seeded_tensor,
           dtype: torch.dtype = torch.float32) -> Model:
