@@ -24,8 +24,11 @@ _IDS = {"image_token_id": 101, "video_token_id": 102, "vision_start_token_id": 1
         "vision_end_token_id": 104}
 
 
-def shrunk(size: str) -> ModelConfig:
-    """The release of a size with an eighth of the head size and a quarter of the depth or less."""
+def shrunk(size: str, blocks: int = 4, layers: int = 12) -> ModelConfig:
+    """The release of a size with an eighth of the head size.
+
+    The vision tower's depth is divided by `blocks` and the decoder's by `layers`.
+    """
     cfg = ModelConfig.from_hf(RELEASES[size])
     text, vision = cfg.text, cfg.vision
     groups = text.num_attention_heads // text.num_key_value_heads
@@ -33,15 +36,15 @@ def shrunk(size: str) -> ModelConfig:
     width = key_heads * groups * text.head_dim // 8
     small_text = dataclasses.replace(
         text, vocab_size=VOCAB, hidden_size=width, num_attention_heads=key_heads * groups,
-        num_key_value_heads=key_heads, num_hidden_layers=text.num_hidden_layers // 12,
+        num_key_value_heads=key_heads, num_hidden_layers=text.num_hidden_layers // layers,
         intermediate_size=text.intermediate_size * width // text.hidden_size,
         mrope_section=tuple(n // 8 for n in text.mrope_section),
         bos_token_id=None, eos_token_id=None)
     small_vision = dataclasses.replace(
-        vision, depth=vision.depth // 4, hidden_size=vision.hidden_size // 16,
+        vision, depth=vision.depth // blocks, hidden_size=vision.hidden_size // 16,
         intermediate_size=vision.intermediate_size // 16, num_heads=vision.num_heads // 4,
         out_hidden_size=width,
-        fullatt_block_indexes=tuple(n // 4 for n in vision.fullatt_block_indexes))
+        fullatt_block_indexes=tuple(n // blocks for n in vision.fullatt_block_indexes))
     return dataclasses.replace(cfg, text=small_text, vision=small_vision, **_IDS)
 
 
