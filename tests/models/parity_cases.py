@@ -1,8 +1,8 @@
 """Shapes and inputs on which the port is held against the reference. NumPy only.
 
-The shapes are the four releases made small: head size, depth and widths are divided, and what makes
-a release itself is kept (how many query heads share a key head, the order of window and full
-blocks, the rotary sections' shares, patch and window sizes, tied or not), beside two of odd numbers.
+The shapes are the four releases made small, beside two of odd numbers. Head size, depth and widths
+are divided; what makes a release itself is kept: how many query heads share a key head, the order
+of window and full blocks, the shares of the rotary sections, patch and window sizes, tied or not.
 """
 
 from __future__ import annotations
