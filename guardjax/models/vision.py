@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +11,15 @@ from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, segment_attention
 from guardjax.models.config import VisionConfig
-from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.models.layers import (GatedMLP, RMSNorm, dense, in_float32, inverse_frequencies,
+                                    rotate)
 from guardjax.types import VisionInputs
 
 Array = jax.Array | np.ndarray
 
 # Fixed inside the reference code, not in its configuration.
 _NORM_EPS = 1e-6
+_exact_gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class VisionTower(nn.Module):
@@ -107,7 +111,7 @@ class PatchMerger(nn.Module):
     def __call__(self, x: Array) -> jax.Array:
         unit = self.cfg.spatial_merge_size**2
         x = self.ln_q(x).reshape(x.shape[0], x.shape[1] // unit, unit * x.shape[2])
-        return self.mlp_2(nn.gelu(self.mlp_0(x), approximate=False))
+        return self.mlp_2(in_float32(_exact_gelu, self.mlp_0(x)))
 
 
 def rotary_angles(cfg: VisionConfig, hw: Array) -> tuple[jax.Array, jax.Array]:
