@@ -22,6 +22,7 @@ __all__ = [
     "resolve", "to_text",
 ]
 
+LABELLED = ("judge", "read")
 EXAMPLE_KINDS = ("judge", "caption", "question", "quiz", "habit", "read", "study", "retell", "ask")
 
 
@@ -98,6 +99,7 @@ class RLConfig:
     temperature: float = 1.0            # of sampling and of the loss alike
     max_tokens: int = 16                # T, a longer completion is cut and marked so
     kl_coef: float = 0.01               # weight of the k3 penalty to the reference
+    anchor_coef: float = 0.0            # the same on prompts without a label, such as captions
     clip_low: float = 0.2               # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.2
     advantage_scale: Literal["none", "group_std", "batch_std"] = "none"  # divisor of advantages
@@ -113,6 +115,7 @@ class RLConfig:
         _require(self.max_tokens >= 1, f"max_tokens must be >= 1, got {self.max_tokens}")
         _require(0 < self.clip_low <= 1, f"clip_low must be in (0, 1], got {self.clip_low}")
         _require(self.clip_high > 0, f"clip_high must be positive, got {self.clip_high}")
+        _require(self.anchor_coef >= 0, f"anchor_coef must be >= 0, got {self.anchor_coef}")
         _require(self.dynamic_rounds >= 1,
                  f"dynamic_rounds must be >= 1, got {self.dynamic_rounds}")
 
@@ -165,6 +168,25 @@ class StageConfig:
         _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
                  f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
                  "false")
+        self._check_anchors()
+
+    def _check_anchors(self) -> None:
+        """That prompts without a label and `rl.anchor_coef` stand together, or neither does."""
+        coef = self.rl.anchor_coef
+        _require(self.kind == "grpo" or not coef,
+                 f"rl.anchor_coef={coef} is for kind 'grpo', and this is {self.kind!r}: set it to 0")
+        if self.kind != "grpo":
+            return
+        anchors = [kind for kind, weight in self.data.items() if weight and kind not in LABELLED]
+        _require(bool(anchors) == bool(coef),
+                 f"rl.anchor_coef={coef} and data has {', '.join(anchors) or 'labelled prompts only'}"
+                 f": prompts without a label are held to the reference, by rl.anchor_coef > 0; "
+                 f"without them ({', '.join(LABELLED)} only) set it to 0")
+        _require(any(self.data.get(kind) for kind in LABELLED),
+                 f"data has no labelled prompts ({', '.join(LABELLED)}): nothing is rewarded")
+        _require(not (anchors and self.rl.dynamic_sampling),
+                 "rl.dynamic_sampling replaces prompts without signal, and those without a label "
+                 f"never have any: leave {', '.join(anchors)} out of data, or set it to false")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,16 @@ One update per rollout: the old log-probabilities are the stop-gradient of the r
 the ratio is 1 and the clip inert, as in the paper's released settings. With a frozen tower the
 pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
 on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
+
+Prompts without a label (captions, questions) may be mixed in as anchors: their answers are sampled
+like the others, earn nothing, and are held to the reference by a k3 penalty of its own weight, so
+that what no reward looks at is not forgotten. The idea is that of PPO-ptx (arXiv 2203.02155), with
+a penalty in the place of its language loss; this form is our instantiation.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -114,6 +120,7 @@ def _make_loss(config: StageConfig, model: StageModel, recipe: Recipe) -> Callab
     loss_params = LossParams(
         clip_low=rl.clip_low, clip_high=rl.clip_high, kl_coef=rl.kl_coef,
         aggregate=rl.aggregate, entropy_coef=rl.entropy_coef, max_tokens=rl.max_tokens)
+    anchor_params = dataclasses.replace(loss_params, kl_coef=rl.anchor_coef, entropy_coef=0.0)
 
     def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
         del key
@@ -123,19 +130,27 @@ def _make_loss(config: StageConfig, model: StageModel, recipe: Recipe) -> Callab
         args = (batch["prompts"], batch["tokens"], batch["length"], transform)
         logp, entropy = token_logprobs(model.fns, params, *args, features=features)
         ref_logp = None
-        if rl.kl_coef > 0:
+        if rl.kl_coef > 0 or rl.anchor_coef > 0:
             ref = recipe.merge(frozen["ref"], frozen["frozen"])
             ref_logp = jax.lax.stop_gradient(
                 token_logprobs(model.fns, ref, *args, features=features)[0])
         advantages = group_advantages(
             batch["rewards"], scale=rl.advantage_scale, valid=batch["valid"])
-        flat = zero_variance(batch["rewards"], batch["valid"])
+        judged = batch["valid"].any(axis=1)
+        flat = zero_variance(batch["rewards"], batch["valid"]) & judged
         mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
-        sums = policy_loss(logp, None, ref_logp, advantages, mask, loss_params, entropy)
         gap = jnp.abs(logp - batch["sampled_logp"]).sum()
+        sums = policy_loss(logp, None, ref_logp, advantages, mask & judged[:, None, None],
+                           loss_params, entropy)
         metrics = {f"grpo/{name}": pair for name, pair in sums.metrics().items()}
-        metrics["grpo/zero_variance"] = (flat.sum(), jnp.float32(flat.size))
+        metrics["grpo/zero_variance"] = (flat.sum(), judged.sum())
         metrics["rollout/logp_gap"] = (gap, mask.sum())
+        if rl.anchor_coef > 0:
+            # Nothing rewards these answers: all that is asked is that they stay the reference's.
+            anchors = policy_loss(logp, None, ref_logp, advantages, mask & ~judged[:, None, None],
+                                  anchor_params)
+            metrics["grpo/anchor_kl"] = (anchors.kl, anchors.tokens)
+            sums = sums + anchors
         return sums.loss, sums.count, metrics
 
     return loss
