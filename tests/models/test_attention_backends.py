@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from guardjax.cli.compose import train
 from guardjax.cli.assets import model_dir
+from guardjax.cli.compose import train
+from guardjax.cli.main import main
 from guardjax.eval.guard import Guard
 from guardjax.models import qwen2_5_vl as model
 from guardjax.models.attention import BACKENDS, AttentionError, choose_backend, cudnn, splash
@@ -88,6 +89,16 @@ def test_a_cpu_is_told_before_any_compute():
 
 
 @on_cpu
+def test_judge_is_told_its_flag(tmp_path, capsys):
+    examples = model_dir("guard").parent / "examples"
+    status = main(["judge", str(examples / "dog.png"), "--policy",
+                   str(examples / "no-animals.yaml"), "--out", str(tmp_path / "out.jsonl"),
+                   "--attention", "splash", "--dtype", "bfloat16"])
+    assert status == 2 and not list(tmp_path.iterdir())
+    assert "guardjax judge: attention='splash' needs a TPU" in capsys.readouterr().err
+
+
+@on_cpu
 def test_a_run_is_told_its_key(tmp_path):
     stage = {"kind": "sft", "steps": 1}
     run = resolve({"name": "x", "stages": [stage]}, ["attention=cudnn", "dtype=bfloat16"])
@@ -105,7 +116,8 @@ def test_a_run_can_name_every_back_end():
 @pytest.fixture(name="batch", scope="module")
 def make_batch():
     """Two prompts with one and two images, and three answers of four tokens to each."""
-    prompt, vision = make_inputs(SMALL, [make_row(SMALL, "odd_grid"), make_row(SMALL, "two_images")])
+    rows = [make_row(SMALL, name) for name in ("odd_grid", "two_images")]
+    prompt, vision = make_inputs(SMALL, rows)
     start = prompt.positions.max(axis=(1, 2)) + 1
     positions = start[:, None, None, None] + np.arange(4)[:, None]
     positions = np.broadcast_to(positions, (2, 3, 4, 3)).astype(np.int32)
