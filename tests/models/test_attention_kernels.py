@@ -14,6 +14,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from guardjax.models.attention import (
+    AttentionError,
     KeyPart,
     OwnTokens,
     attend_rows,
@@ -192,6 +193,15 @@ def test_leading_axes_that_do_not_grow_are_refused():
     with pytest.raises(ValueError, match="cannot be shared"):
         attend_segments([own_tokens(rng, (B, G), 4), own_tokens(rng, (B, N), 4)], [], scale=SCALE,
                         backend="cudnn")
+
+
+def test_splash_refuses_a_mesh_of_several_devices():
+    """Named at the call, where XLA would name its own partitioner."""
+    segments, past = make_case("image, policies, answers after a past")
+    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(
+            AttentionError, match="the mesh has 2: use a mesh of one, or choose attention='xla'"):
+        attend_segments(segments, past, scale=SCALE, backend="splash")
 
 
 def test_a_step_of_decoding_takes_xla_and_no_kernel():

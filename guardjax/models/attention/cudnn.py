@@ -1,7 +1,8 @@
 """Fused attention of cuDNN on NVIDIA GPUs, by `jax.nn.dot_product_attention`.
 
 The kernel never holds the scores of all heads. Who sees whom is given as a mask of one head,
-[B, 1, Q, S]: by shape and type that is 1 / (2 * heads) of the float32 scores.
+[B, 1, Q, S]: by shape and type that is 1 / (2 * heads) of the float32 scores. JAX has the gradient
+write one more array of that shape, the mask's own gradient, which nothing reads.
 """
 
 from __future__ import annotations
