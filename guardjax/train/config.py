@@ -247,6 +247,8 @@ class RunConfig:
     stages: tuple[StageConfig, ...]
     seed: int = 0                       # every random choice of the run follows from it
     base: str = "base"                  # "base" is the shipped model; else a model folder
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of computing; parameters stay float32
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "xla"  # see `models.attention`
     world: WorldConfig = WorldConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
