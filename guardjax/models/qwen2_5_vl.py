@@ -26,12 +26,12 @@ __all__ = ["Params", "encode_images", "forward", "init_params", "text_decoder", 
 
 def vision_tower(cfg: ModelConfig) -> VisionTower:
     """The Linen module behind `params["visual"]`."""
-    return VisionTower(cfg.vision, cfg.dtype)
+    return VisionTower(cfg.vision, cfg.dtype, cfg.scan_layers, cfg.remat)
 
 
 def text_decoder(cfg: ModelConfig) -> TextDecoder:
     """The Linen module behind `params["model"]`."""
-    return TextDecoder(cfg.text, cfg.dtype)
+    return TextDecoder(cfg.text, cfg.dtype, cfg.scan_layers, cfg.remat)
 
 
 def encode_images(params: Params, cfg: ModelConfig, vision: VisionInputs) -> jax.Array:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, segment_attention
-from guardjax.models.config import VisionConfig
+from guardjax.models.config import Remat, VisionConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.models.remat import remat_layer
 from guardjax.types import VisionInputs
 
 Array = jax.Array | np.ndarray
@@ -23,10 +26,16 @@ class VisionTower(nn.Module):
 
     cfg: VisionConfig
     dtype: str
+    scan: bool = False
+    remat: Remat = "none"
 
     def setup(self) -> None:
         self.patch_embed = dense(self.cfg.hidden_size, False, self.dtype)
-        self.blocks = [VisionBlock(self.cfg, self.dtype) for _ in range(self.cfg.depth)]
+        if self.scan and self.cfg.window_run is not None:
+            self.blocks = BlockGroup(self.cfg, self.dtype, self.remat)
+        else:
+            block = remat_layer(VisionBlock, self.remat, scanned=False)
+            self.blocks = [block(self.cfg, self.dtype) for _ in range(self.cfg.depth)]
         self.merger = PatchMerger(self.cfg, self.dtype)
 
     def __call__(self, vision: VisionInputs) -> jax.Array:
@@ -43,10 +52,36 @@ class VisionTower(nn.Module):
         angles = rotary_angles(self.cfg, vision.hw)
         window_mask, frame_mask = attention_masks(self.cfg, vision.frame)
         x = self.patch_embed(vision.patches.astype(self.dtype))
+        if isinstance(self.blocks, BlockGroup):
+            groups = len(self.cfg.fullatt_block_indexes)
+            x = _loop(lambda group, x: group(x, angles, window_mask, frame_mask), groups)(
+                self.blocks, x)
+            return self.merger(x)
         for index, block in enumerate(self.blocks):
             full = index in self.cfg.fullatt_block_indexes
             x = block(x, angles, frame_mask if full else window_mask)
         return self.merger(x)
+
+
+class BlockGroup(nn.Module):
+    """A run of window blocks, as one loop, and the block with full attention that ends it."""
+
+    cfg: VisionConfig
+    dtype: str
+    remat: Remat
+
+    def setup(self) -> None:
+        block = remat_layer(VisionBlock, self.remat, scanned=True)
+        if self.cfg.window_run:
+            self.window = block(self.cfg, self.dtype)
+        self.full = block(self.cfg, self.dtype)
+
+    def __call__(self, x: Array, angles: tuple[Array, Array], window_mask: Array,
+                 frame_mask: Array) -> jax.Array:
+        if self.cfg.window_run:
+            x = _loop(lambda block, x: block(x, angles, window_mask), self.cfg.window_run)(
+                self.window, x)
+        return self.full(x, angles, frame_mask)
 
 
 class VisionBlock(nn.Module):
@@ -108,6 +143,13 @@ class PatchMerger(nn.Module):
         unit = self.cfg.spatial_merge_size**2
         x = self.ln_q(x).reshape(x.shape[0], x.shape[1] // unit, unit * x.shape[2])
         return self.mlp_2(nn.gelu(self.mlp_0(x), approximate=False))
+
+
+def _loop(step: Callable[[nn.Module, Array], Array], length: int) -> Callable[..., Array]:
+    """`step` through a stack of modules: a function of (module with stacked parameters, x)."""
+    scan = nn.scan(lambda module, x, _: (step(module, x), None), variable_axes={"params": 0},
+                   split_rngs={"params": True}, length=length)
+    return lambda module, x: scan(module, x, None)[0]
 
 
 def rotary_angles(cfg: VisionConfig, hw: Array) -> tuple[jax.Array, jax.Array]:
