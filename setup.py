@@ -15,6 +15,8 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-timeout>=2.3"],
     # Live comparison with the reference implementation (stored goldens need none of it).
     "parity": ["torch==2.13.0", "peft>=0.21,<0.22"],
+    # Adapters over a base in four bits.
+    "qlora": ["qwix>=0.1.8,<0.2"],
     # Accelerators.
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],

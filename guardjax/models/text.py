@@ -13,7 +13,8 @@ from flax import linen as nn
 from guardjax.models.attention import KeyPart, segment_attention
 from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment
 from guardjax.models.config import Remat, TextConfig
-from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
+from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
 from guardjax.types import Segment
 
@@ -125,10 +126,10 @@ class SelfAttention(nn.Module):
 
     def setup(self) -> None:
         cfg = self.cfg
-        self.q_proj = dense(cfg.num_attention_heads * cfg.head_dim, True, self.dtype)
-        self.k_proj = dense(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
-        self.v_proj = dense(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
-        self.o_proj = dense(cfg.hidden_size, False, self.dtype)
+        self.q_proj = Linear(cfg.num_attention_heads * cfg.head_dim, True, self.dtype)
+        self.k_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        self.v_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        self.o_proj = Linear(cfg.hidden_size, False, self.dtype)
 
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
                  past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:

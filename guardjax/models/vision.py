@@ -11,7 +11,8 @@ from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, segment_attention
 from guardjax.models.config import Remat, VisionConfig
-from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
+from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
 from guardjax.types import VisionInputs
 
@@ -30,7 +31,7 @@ class VisionTower(nn.Module):
     remat: Remat = "none"
 
     def setup(self) -> None:
-        self.patch_embed = dense(self.cfg.hidden_size, False, self.dtype)
+        self.patch_embed = Linear(self.cfg.hidden_size, False, self.dtype)
         if self.scan and self.cfg.window_run is not None:
             self.blocks = BlockGroup(self.cfg, self.dtype, self.remat)
         else:
@@ -112,8 +113,8 @@ class VisionAttention(nn.Module):
     dtype: str
 
     def setup(self) -> None:
-        self.qkv = dense(3 * self.cfg.hidden_size, True, self.dtype)
-        self.proj = dense(self.cfg.hidden_size, True, self.dtype)
+        self.qkv = Linear(3 * self.cfg.hidden_size, True, self.dtype)
+        self.proj = Linear(self.cfg.hidden_size, True, self.dtype)
 
     def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array) -> jax.Array:
         batch, num_patches, width = x.shape
@@ -136,8 +137,8 @@ class PatchMerger(nn.Module):
 
     def setup(self) -> None:
         self.ln_q = RMSNorm(_NORM_EPS)
-        self.mlp_0 = dense(self.cfg.hidden_size * self.cfg.spatial_merge_size**2, True, self.dtype)
-        self.mlp_2 = dense(self.cfg.out_hidden_size, True, self.dtype)
+        self.mlp_0 = Linear(self.cfg.hidden_size * self.cfg.spatial_merge_size**2, True, self.dtype)
+        self.mlp_2 = Linear(self.cfg.out_hidden_size, True, self.dtype)
 
     def __call__(self, x: Array) -> jax.Array:
         unit = self.cfg.spatial_merge_size**2

@@ -76,11 +76,14 @@ class LoraConfig:
     alpha: float = 16.0                 # adapters are scaled by alpha / rank
     targets: tuple[str, ...] = (        # names or patterns of modules, see `lora.target_kernels`
         "model/.*/self_attn/[qkvo]_proj", "model/.*/mlp/(gate|up|down)_proj")
+    base: Literal["whole", "nf4"] = "whole"  # frozen decoder layers: as they are, or in four bits
 
     def __post_init__(self) -> None:
         _require(self.rank >= 0, f"rank must be >= 0, got {self.rank}")
         _require(self.alpha > 0, f"alpha must be positive, got {self.alpha}; for no adapters set "
                                  "rank to 0")
+        _require(self.base == "whole" or self.rank > 0,
+                 f"base={self.base!r} is for adapters: set rank, or base to 'whole'")
         _require(bool(self.targets), "targets must name a module; for no adapters set rank to 0")
         for target in self.targets:
             try:
