@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import ml_collections
 
+from guardjax.models.config import Remat
 from guardjax.train import typed_config
 from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
     "CheckpointConfig", "ConfigError", "GuardConfig", "LogConfig", "LoraConfig",
-    "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
+    "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
     "resolve", "to_text",
 ]
 
@@ -221,6 +222,14 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """What a model is compiled to: less memory and smaller programs, or speed when it is small."""
+
+    scan_layers: bool = False           # one compiled layer over stacked parameters
+    remat: Remat = "none"               # what the backward pass computes again, see `models.remat`
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """A whole run: stages in order."""
 
@@ -233,6 +242,7 @@ class RunConfig:
     log: LogConfig = LogConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
+    memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
         _require(bool(self.name), "name must not be empty")

@@ -7,6 +7,7 @@ recipe.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -53,6 +54,10 @@ class Recipe(Protocol):
         """Returns all parameters as ordinary weights, which can be saved and trained on."""
         ...
 
+    def adapters(self, trained: Params) -> Params:
+        """Returns the adapters among what is trained; `{}` if it is the weights themselves."""
+        ...
+
     def reference(self, trained: Params) -> Params:
         """Returns what `merge` takes in place of `trained` to give the model as it is now.
 
@@ -84,6 +89,11 @@ class WeightRecipe:
         """See `Recipe`: the union."""
         return merge_params(trained, frozen)
 
+    def adapters(self, trained: Params) -> Params:
+        """See `Recipe`: none."""
+        del trained
+        return {}
+
     def reference(self, trained: Params) -> Params:
         """See `Recipe`: a copy."""
         return jax.tree.map(jnp.copy, trained)
@@ -99,6 +109,9 @@ class AdapterRecipe:
     def check(self, shapes: Params) -> None:
         """See `Recipe`."""
         target_kernels(split_params(shapes, self.freeze)[0], self.lora)
+        if self.lora.base == "nf4" and importlib.util.find_spec("qwix") is None:
+            raise ValueError("lora.base='nf4' needs qwix: install guardjax[qlora], or set it to "
+                             "'whole'")
 
     def split(self, params: Params, key: jax.Array) -> tuple[Params, Params]:
         """See `Recipe`; with `lora.base="nf4"` the frozen decoder layers are in four bits."""
@@ -120,6 +133,10 @@ class AdapterRecipe:
 
             frozen = dequantised(frozen)
         return apply_adapters(frozen, trained, self.lora)
+
+    def adapters(self, trained: Params) -> Params:
+        """See `Recipe`: all that is trained."""
+        return trained
 
     def reference(self, trained: Params) -> Params:
         """See `Recipe`: no adapters, since the frozen parameters are the model as it was."""
