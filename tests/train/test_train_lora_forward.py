@@ -19,10 +19,10 @@ from guardjax.train.lora import apply_adapters, attach_adapters, init_adapters, 
 from guardjax.train.recipe import make_recipe
 from guardjax.types import Segment, VisionInputs
 
-VISION = VisionConfig(depth=4, hidden_size=64, intermediate_size=80, num_heads=2,
+VISION = VisionConfig(depth=2, hidden_size=64, intermediate_size=80, num_heads=2,
                       out_hidden_size=64, patch_size=4, window_size=16,
-                      fullatt_block_indexes=(1, 3))
-TEXT = TextConfig(vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
+                      fullatt_block_indexes=(1,))
+TEXT = TextConfig(vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
                   num_attention_heads=2, num_key_value_heads=1, mrope_section=(4, 6, 6),
                   initializer_range=0.2)
 UNROLLED = ModelConfig(VISION, TEXT)
@@ -98,9 +98,9 @@ def test_unrolled_too():
 def test_under_the_scan_factors_are_stacked_and_targets_are_the_same_modules():
     stacked = target_kernels(param_shapes(SCANNED), LORA)
     layers = {path: kernel.shape[:-2] for path, kernel in stacked.items()}
-    assert layers["model/layers/self_attn/q_proj"] == (3,)
-    assert layers["visual/blocks/window/attn/qkv"] == (2, 1)
-    assert layers["visual/blocks/full/attn/qkv"] == (2,) and layers["lm_head"] == ()
+    assert layers["model/layers/self_attn/q_proj"] == (2,)
+    assert layers["visual/blocks/window/attn/qkv"] == (1, 1)
+    assert layers["visual/blocks/full/attn/qkv"] == (1,) and layers["lm_head"] == ()
     unrolled = target_kernels(param_shapes(UNROLLED), LORA)
     assert sum(int(np.prod(shape)) for shape in layers.values()) == len(unrolled)
     recipe = make_recipe(("visual",), dataclasses.replace(LORA, targets=(".*_proj",)))
@@ -188,7 +188,7 @@ class TestFourBits:
         same = nf4.quantise(tree, lambda path: True)
         unrolled = jax.eval_shape(lambda p: make_recipe((), QLORA).split(p, jax.random.key(0))[1],
                                   param_shapes(UNROLLED))["model"]
-        assert NF4 in unrolled["layers_2"]["mlp"]["up_proj"]
+        assert NF4 in unrolled["layers_1"]["mlp"]["up_proj"]
         assert same["m"]["kernel"] is tree["m"]["kernel"] and set(same["m"]) == {"kernel", "bias"}
 
 
