@@ -16,6 +16,8 @@ EXTRAS = {
     # Live comparison with the reference implementation (stored goldens need none of it).
     # Earlier versions 5 of transformers gave videos other M-RoPE ids.
     "parity": ["torch==2.13.0", "peft>=0.21,<0.22", "transformers>=5.23,<6"],
+    # Adapters over a base in four bits.
+    "qlora": ["qwix>=0.1.8,<0.2"],
     # Accelerators.
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],

@@ -17,6 +17,7 @@ import guardjax.models as models
 from guardjax.cache_dir import cache_dir
 from guardjax.cli.assets import model_dir
 from guardjax.cli.model_folder import holds_model, save_model
+from guardjax.cli.run_adapters import adapter_writer, check_adapters
 from guardjax.cli.world_policies import is_policy_file, named_policy
 from guardjax.data.batching import Batcher, load_batcher
 from guardjax.data.corpus import world_corpus
@@ -26,6 +27,7 @@ from guardjax.data.sources import BatchSource, one_policy, varied_policies
 from guardjax.data.tokenizer import train_tokenizer
 from guardjax.eval.guard import weights_hash
 from guardjax.models.config import ModelConfig
+from guardjax.models.hf_weights import read_config
 from guardjax.models.init import param_shapes
 from guardjax.models.tiny import tiny_config
 from guardjax.policies import PolicySplits, make_splits
@@ -34,6 +36,7 @@ from guardjax.train.checkpoint import Checkpointer, holds_state
 from guardjax.train.compilation import compilation_line, enable_compile_cache
 from guardjax.train.config import (
     ConfigError,
+    MemoryConfig,
     MeshConfig,
     RunConfig,
     StageConfig,
@@ -101,19 +104,25 @@ def _policy_files(run: RunConfig) -> dict[str, str]:
     return found
 
 
-def load_start(name: str, seed: int) -> tuple[ModelConfig, Any, Batcher]:
+def load_start(name: str, seed: int, memory: MemoryConfig = MemoryConfig(),
+               ) -> tuple[ModelConfig, Any, Batcher]:
     """Config, parameters and batcher that a run starts from."""
     if name != SCRATCH:
         path = model_dir(name)
-        cfg, params = models.load_hf(path)
+        cfg, params = models.load_hf(path, _compiled(read_config(path), memory))
         return cfg, params, load_batcher(path)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(world_corpus(seed), 1024, folder)
     width = -(-tokenizer.vocab_size // 64) * 64
-    cfg = tiny_config(width, first_special_id=tokenizer.pad_id)
+    cfg = _compiled(tiny_config(width, first_special_id=tokenizer.pad_id), memory)
     params = models.liken_queries_to_keys(models.init_params(cfg, jax.random.key(seed)), cfg)
     window_units = cfg.vision.window_size // _PATCHES.unit
     return cfg, params, Batcher(tokenizer, _PATCHES, window_units)
+
+
+def _compiled(cfg: ModelConfig, memory: MemoryConfig) -> ModelConfig:
+    """The config with the run's keys of the same names."""
+    return dataclasses.replace(cfg, **dataclasses.asdict(memory))
 
 
 def policy_splits() -> PolicySplits:
@@ -152,6 +161,7 @@ def make_stage(config: StageConfig, model: StageModel, directory: pathlib.Path, 
 def _fitting(stage: Any, model: StageModel) -> Any:
     """The stage, if what it freezes and adapts is there: not first seen when the stage begins."""
     stage.recipe.check(param_shapes(model.cfg))
+    check_adapters(stage.recipe, model.cfg)
     return stage
 
 
@@ -175,7 +185,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         console.line(f"{run.name}: trained already; nothing to do")
         return folder / "model"
     with _key_named("base"):
-        cfg, params, batcher = load_start(run.base, run.seed)
+        cfg, params, batcher = load_start(run.base, run.seed, run.memory)
     cfg = dataclasses.replace(cfg, dtype=run.dtype, attention=run.attention)
     try:
         models.attention_backend(cfg)
@@ -191,6 +201,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     for index, config in enumerate(run.stages):
         with _key_named(f"stages.{index}"):
             stages.append(make_stage(config, model, directory, run.seed))
+        stages[-1].keep_adapters = adapter_writer(config, cfg, "" if index else run.base, folder)
     with _claimed(folder, claim), Checkpointer(folder, run.checkpoint) as checkpointer:
         bundle = run_stages(
             stages, Bundle(frozen=params), checkpointer=checkpointer,

@@ -15,8 +15,8 @@ prints the table and writes OUT/report.html and OUT/results.json. Minutes on two
 of the full runs are shown beside them from experiments/safeguard_vl/results.json, labelled.
 """
 
-# Short runs; an SFT step costs about half a GRPO step, so equal steps are equal pictures seen.
-STEPS = {"sft_l3": 60, "sft_varied": 60, "grpo_l3": 60, "grpo_varied": 60}
+# Short runs with as many labels each: a fifth of GRPO's prompts have none.
+STEPS = {"sft_l3": 60, "sft_varied": 60, "grpo_l3": 75, "grpo_varied": 75}
 TRAIN_PAIRS = 1000
 FULL_RESULTS = "experiments/safeguard_vl/results.json"
 

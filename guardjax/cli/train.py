@@ -10,7 +10,8 @@ example:
       stages.0.steps=200 seed=1
 
 A run that was stopped goes on where it was when the same command is given again. The trained model
-is written to OUT/model as Hugging Face lays it out. A run that has its model is not trained again.
+is written to OUT/model as Hugging Face lays it out; adapters (lora.rank) are in it, and beside it
+in PEFT's format in OUT/adapter/STAGE. A run that has its model is not trained again.
 
 exit status: 0 trained, 1 the run gave up with its state kept, 2 bad input, 130 or 143 stopped.
 """

@@ -12,14 +12,16 @@ import numpy as np
 from guardjax.models.config import ModelConfig
 
 Array = jax.Array | np.ndarray
+# One array per layer; one for all with a leading axis of layers under `ModelConfig.scan_layers`.
+LayerArrays = tuple[Array, ...] | Array
 
 
 @flax.struct.dataclass
 class ClosedSegment:
-    """A finished segment's rotated keys and its values, one array per layer."""
+    """A finished segment's rotated keys and its values."""
 
-    keys: tuple[Array, ...]      # each lead + [K, S, d]
-    values: tuple[Array, ...]    # each lead + [K, S, d]
+    keys: LayerArrays            # each lead + [K, S, d]
+    values: LayerArrays          # each lead + [K, S, d]
     mask: Array                  # lead + [S] bool
 
 
@@ -27,8 +29,8 @@ class ClosedSegment:
 class OpenSegment:
     """A segment being decoded: fixed buffers of which the first `length` tokens are written."""
 
-    keys: tuple[Array, ...]      # each lead + [K, T_max, d]
-    values: tuple[Array, ...]    # each lead + [K, T_max, d]
+    keys: LayerArrays            # each lead + [K, T_max, d]
+    values: LayerArrays          # each lead + [K, T_max, d]
     mask: Array                  # lead + [T_max] bool, False beyond `length`
     length: Array                # [] int32
 
@@ -55,6 +57,8 @@ def open_buffer(cfg: ModelConfig, cache: KVCache, lead: Sequence[int], max_token
         mask=jnp.zeros((*lead, max_tokens), bool), length=jnp.zeros((), jnp.int32)))
 
 
-def _zeros(cfg: ModelConfig, shape: Sequence[int]) -> tuple[jax.Array, ...]:
-    """One array per layer: each is updated in place, where one stacked array would be copied."""
+def _zeros(cfg: ModelConfig, shape: Sequence[int]) -> LayerArrays:
+    """Unrolled, each layer's is updated in place, where one stacked array would be copied."""
+    if cfg.scan_layers:
+        return jnp.zeros((cfg.text.num_hidden_layers, *shape), cfg.dtype)
     return tuple(jnp.zeros(shape, cfg.dtype) for _ in range(cfg.text.num_hidden_layers))

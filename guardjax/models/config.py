@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from guardjax.models.attention.backends import check_name
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 MODEL_TYPE = "qwen2_5_vl"
+
+Remat = Literal["none", "dots", "full"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,16 @@ class VisionConfig:
         """Patches in one full window."""
         return (self.window_units * self.spatial_merge_size) ** 2
 
+    @property
+    def window_run(self) -> int | None:
+        """Window blocks before each full one where that repeats to the end, as in every release."""
+        if not self.fullatt_block_indexes:
+            return None
+        period = self.fullatt_block_indexes[0] + 1
+        regular = tuple(range(period - 1, self.depth, period))
+        return period - 1 if (self.fullatt_block_indexes == regular
+                              and self.depth % period == 0) else None
+
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
@@ -99,8 +111,11 @@ class TextConfig:
 class ModelConfig:
     """A whole model. Hashable, so that it can be a static argument of `jax.jit`.
 
-    `dtype` is the compute type; the parameters keep the type they have. `attention` is one of
-    `attention.BACKENDS`. Both belong to a process and are not part of `config.json`.
+    The last four say how it is run and stand in no file. `dtype` is the compute type; the
+    parameters keep the type they have. `attention` is one of `attention.BACKENDS`. `scan_layers`
+    stacks the parameters of equal layers and compiles one layer instead of all
+    (`guardjax.models.stacking`). `remat` says what the backward pass computes again to save memory
+    (`guardjax.models.remat`).
     """
 
     vision: VisionConfig
@@ -112,9 +127,14 @@ class ModelConfig:
     tie_word_embeddings: bool = False
     dtype: str = "float32"
     attention: str = "xla"
+    scan_layers: bool = False
+    remat: Remat = "none"
 
     def __post_init__(self) -> None:
         check_name(self.attention)
+        if self.remat not in get_args(Remat):
+            raise ValueError(f"remat is {self.remat!r}; it must be one of "
+                             f"{', '.join(get_args(Remat))}")
         if self.vision.out_hidden_size != self.text.hidden_size:
             raise ValueError(f"vision out_hidden_size {self.vision.out_hidden_size} differs from "
                              f"text hidden_size {self.text.hidden_size}")

@@ -10,12 +10,14 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Sequence
 
 import flax.traverse_util
 import numpy as np
 
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import param_shapes
+from guardjax.models.stacking import place
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
@@ -28,11 +30,19 @@ _ALIASES = (("model.language_model.", "model."), ("model.visual.", "visual."))
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """One row of the table: where a tensor is here, its name and shape there."""
+    """One row of the table: where a tensor is here, its name and shape there.
+
+    Attributes:
+      path: of the leaf in our tree.
+      name: there.
+      shape: there.
+      layer: indices of the tensor in the leading axes of a leaf that stacks layers; else ().
+    """
 
     path: tuple[str, ...]
     name: str
     shape: tuple[int, ...]
+    layer: tuple[int, ...] = ()
 
     @property
     def is_kernel(self) -> bool:
@@ -41,6 +51,7 @@ class TensorSpec:
 
     @property
     def our_shape(self) -> tuple[int, ...]:
+        """Of the tensor here, without the leading axes of a stack."""
         return (math.prod(self.shape[1:]), self.shape[0]) if self.is_kernel else self.shape
 
     @property
@@ -51,10 +62,31 @@ class TensorSpec:
 
 @functools.lru_cache(maxsize=8)     # tracing a model of 80 layers takes seconds
 def tensor_table(cfg: ModelConfig) -> tuple[TensorSpec, ...]:
-    """All tensors of a model of any size, without allocating them."""
-    flat = flax.traverse_util.flatten_dict(param_shapes(cfg))
-    return tuple(TensorSpec(path, _hf_name(path), _hf_shape(cfg, path, leaf.shape))
-                 for path, leaf in sorted(flat.items()))
+    """All tensors of a model of any size, without allocating them.
+
+    Their order is that of the unrolled model, so that files do not depend on `scan_layers`.
+    """
+    flat = flax.traverse_util.flatten_dict(
+        param_shapes(dataclasses.replace(cfg, scan_layers=False)))
+    rows = []
+    for path, leaf in sorted(flat.items()):
+        here, layer = place(cfg, path)
+        rows.append(TensorSpec(here, _hf_name(path), _hf_shape(cfg, path, leaf.shape), layer))
+    return tuple(rows)
+
+
+def leaf_table(cfg: ModelConfig) -> dict[tuple[str, ...], tuple[TensorSpec, ...]]:
+    """Path of every leaf here -> its tensors: one, or all layers of a stack in order."""
+    leaves: dict[tuple[str, ...], list[TensorSpec]] = {}
+    for spec in tensor_table(cfg):
+        leaves.setdefault(spec.path, []).append(spec)
+    return {path: tuple(sorted(specs, key=lambda spec: spec.layer))
+            for path, specs in leaves.items()}
+
+
+def leaf_shape(specs: Sequence[TensorSpec]) -> tuple[int, ...]:
+    """The shape of a leaf here, of one value of `leaf_table`."""
+    return (*(n + 1 for n in specs[-1].layer), *specs[0].our_shape)
 
 
 def to_hf_layout(spec: TensorSpec, array: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:

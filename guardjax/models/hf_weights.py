@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -16,7 +18,7 @@ from guardjax.atomic import new_mode
 from guardjax.json_file import read_json, write_json
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_names import (EMBEDDING, HEAD, TensorSpec, copy_turned, from_hf_layout,
-                                      hub_name, tensor_table, to_hf_layout)
+                                      hub_name, leaf_shape, leaf_table, tensor_table, to_hf_layout)
 from guardjax.models.init import Params
 from guardjax.models.shards import (DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor, WeightsError,
                                     open_checkpoint, some, write_file)
@@ -35,8 +37,9 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
     """Reads a checkpoint directory, tensor by tensor.
 
     All names, shapes and types are checked before the first tensor is read, and on the host there
-    is never more than one tensor beside those that are in place: of several processes or devices
-    each reads its own part. The largest come first, when there is most room.
+    is never more than one leaf beside those that are in place: of several processes or devices
+    each reads its own part. The largest come first, when there is most room. Layers that the config
+    stacks are read one by one into their places.
 
     Args:
         path: the directory.
@@ -60,9 +63,10 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
     with open_checkpoint(folder) as tensors:
         stored = _by_hub_name(tensors, folder)
         _check_stored(stored, cfg, folder)
-        for spec in sorted(tensor_table(cfg), key=lambda spec: -spec.size):
-            leaf = _placed(spec, stored[spec.name], target, places.get(spec.path))
-            flat[spec.path] = jax.block_until_ready(leaf)
+        leaves = sorted(leaf_table(cfg).items(), key=lambda item: -math.prod(leaf_shape(item[1])))
+        for path, specs in leaves:
+            leaf = _placed(specs, stored, target, places.get(path))
+            flat[path] = jax.block_until_ready(leaf)
     return cfg, flax.traverse_util.unflatten_dict(dict(sorted(flat.items())))
 
 
@@ -129,14 +133,14 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
 def check_tree(params: Params, cfg: ModelConfig) -> None:
     """Checks that `params` has the leaves and shapes of `cfg`; raises `WeightsError`."""
     flat = flax.traverse_util.flatten_dict(params)
-    wanted = {spec.path: spec for spec in tensor_table(cfg)}
+    wanted = {path: leaf_shape(specs) for path, specs in leaf_table(cfg).items()}
     if wanted.keys() != flat.keys():
         names = sorted("/".join(path) for path in wanted.keys() ^ flat.keys())
         raise WeightsError(f"parameters do not fit the config: {some(names)}")
-    for path, spec in wanted.items():
-        if flat[path].shape != spec.our_shape:
+    for path, shape in wanted.items():
+        if flat[path].shape != shape:
             raise WeightsError(f"parameter {'/'.join(path)} has shape {flat[path].shape}, expected "
-                               f"{spec.our_shape}")
+                               f"{shape}")
 
 
 def _check_dtype(dtype: str) -> np.dtype:
@@ -180,38 +184,48 @@ def _check_tied(head: StoredTensor, embedding: StoredTensor, folder: pathlib.Pat
                                f"{HEAD} differs from it")
 
 
-def _placed(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
+def _placed(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype: np.dtype,
             sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """One leaf: a tensor, or a stack of layers."""
+    shape = leaf_shape(specs)
     if sharding is None:
-        return jax.device_put(_part(spec, stored, dtype, (slice(None),) * len(spec.our_shape)))
+        return jax.device_put(_part(specs, stored, dtype, (slice(None),) * len(shape)))
     # Replicas ask for the same part, and it is read once.
     parts: dict[str, np.ndarray] = {}
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
         key = repr(index)
         if key not in parts:
-            parts[key] = _part(spec, stored, dtype, index)
+            parts[key] = _part(specs, stored, dtype, index)
         return parts[key]
 
-    return jax.make_array_from_callback(spec.our_shape, sharding, read, dtype=dtype)
+    return jax.make_array_from_callback(shape, sharding, read, dtype=dtype)
 
 
-def _part(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
+def _part(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype: np.dtype,
           index: tuple[slice, ...]) -> np.ndarray:
-    """The part `index` of a tensor in our layout; `stored` is in theirs."""
-    with np.errstate(over="ignore"):    # `_check_held` says it, also of bfloat16
-        part = _read_part(spec, stored, dtype, index)
-    if stored.dtype != dtype.name:
-        _check_held(spec.name, part)
+    """The part `index` of a leaf in our layout; `stored` is in theirs."""
+    ranges = [range(*s.indices(n)) for s, n in zip(index, leaf_shape(specs), strict=True)]
+    part = np.empty([len(r) for r in ranges], dtype)
+    for spec in specs:
+        stack, own = ranges[:len(spec.layer)], ranges[len(spec.layer):]
+        if any(i not in r for i, r in zip(spec.layer, stack)):
+            continue
+        target = part[tuple(r.index(i) for i, r in zip(spec.layer, stack))]
+        with np.errstate(over="ignore"):    # `_check_held` says it, also of bfloat16
+            _read_into(target, spec, stored[spec.name], own)
+        if stored[spec.name].dtype != dtype.name:
+            _check_held(spec.name, target)
     return part
 
 
-def _read_part(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
-               index: tuple[slice, ...]) -> np.ndarray:
+def _read_into(part: np.ndarray, spec: TensorSpec, stored: StoredTensor,
+               ranges: Sequence[range]) -> None:
+    """Fills `part` with the part `ranges` of one tensor."""
     if len(spec.shape) > 2:     # the patch embedding, which is small
-        return np.ascontiguousarray(from_hf_layout(spec, stored.read())[index], dtype)
-    ranges = [range(*s.indices(n)) for s, n in zip(index, spec.our_shape, strict=True)]
-    part = np.empty([len(r) for r in ranges], dtype)
+        index = tuple(slice(r.start, r.stop) for r in ranges)
+        part[...] = from_hf_layout(spec, stored.read())[index]
+        return
     rows, *columns = ranges[::-1] if spec.is_kernel else ranges
     row_bytes = 4 * int(np.prod([len(r) for r in columns], dtype=np.int64))
     done = 0
@@ -222,7 +236,6 @@ def _read_part(spec: TensorSpec, stored: StoredTensor, dtype: np.dtype,
         else:
             part[done:done + len(read)] = read
         done += len(read)
-    return part
 
 
 def _check_held(name: str, array: np.ndarray) -> None:
@@ -261,7 +274,7 @@ def _write_shard(file: pathlib.Path, shard: list[TensorSpec], params: Params, dt
         leaf = params
         for key in specs[name].path:
             leaf = leaf[key]
-        ours = np.asarray(leaf)
+        ours = np.asarray(_layer_of(leaf, specs[name].layer))
         with np.errstate(over="ignore"):    # `_check_held` says it
             theirs = to_hf_layout(specs[name], ours, DTYPES[dtype])
         if ours.dtype != theirs.dtype:
@@ -269,3 +282,12 @@ def _write_shard(file: pathlib.Path, shard: list[TensorSpec], params: Params, dt
         return theirs
 
     write_file(file, [(spec.name, spec.shape) for spec in specs.values()], dtype, make)
+
+
+def _layer_of(leaf: Any, layer: tuple[int, ...]) -> Any:
+    """One layer of a stacked leaf, without the others; the leaf itself where `layer` is ()."""
+    for index in layer:
+        # The index is an argument of the compiled slice: one program for all layers.
+        leaf = (jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False)
+                if isinstance(leaf, jax.Array) else leaf[index])
+    return leaf

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from typing import Any
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
 from guardjax.models.cache import KVCache
 from guardjax.models.config import ModelConfig
+from guardjax.models.stacking import by_place, place
 from guardjax.models.text import TextDecoder
 from guardjax.models.vision import VisionTower
 from guardjax.types import Segment, VisionInputs
@@ -21,7 +24,8 @@ Params = dict[str, Any]
 def param_shapes(cfg: ModelConfig) -> Params:
     """The tree of `jax.ShapeDtypeStruct` of any size, without allocating it. Types are float32."""
     key = jax.random.key(0)
-    vision, text = VisionTower(cfg.vision, cfg.dtype), TextDecoder(cfg.text, cfg.dtype)
+    vision = VisionTower(cfg.vision, cfg.dtype, scan=cfg.scan_layers)
+    text = TextDecoder(cfg.text, cfg.dtype, scan=cfg.scan_layers)
     shapes = {
         "visual": jax.eval_shape(vision.init, key, _blank_vision(cfg))["params"],
         "model": jax.eval_shape(lambda k: text.init(k, (_blank_segment(),), None, KVCache()),
@@ -36,11 +40,11 @@ def param_shapes(cfg: ModelConfig) -> Params:
 def init_params(cfg: ModelConfig, key: jax.Array) -> Params:
     """Random float32 parameters: normal weights of `initializer_range`, zero biases, unit norms.
 
-    Each leaf draws from the key and its own name, so that it does not depend on the other leaves.
-    Call it outside `jax.jit`: a program of hundreds of draws compiles slowly.
+    Each leaf draws from the key and its own name in the unrolled model, so that it depends neither
+    on the other leaves nor on `scan_layers`. Call it outside `jax.jit`: a program of hundreds of
+    draws compiles slowly.
     """
-    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    def draw(name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if name.endswith("/scale"):
             return jnp.ones(leaf.shape, leaf.dtype)
         if name.endswith("/bias"):
@@ -48,7 +52,15 @@ def init_params(cfg: ModelConfig, key: jax.Array) -> Params:
         own_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
         return _normal(own_key, leaf.shape, cfg.text.initializer_range)
 
-    return jax.tree_util.tree_map_with_path(draw, param_shapes(cfg))
+    shapes = flax.traverse_util.flatten_dict(param_shapes(cfg))
+    unrolled = flax.traverse_util.flatten_dict(
+        param_shapes(dataclasses.replace(cfg, scan_layers=False)))
+    flat = {}
+    for path, layers in by_place(cfg, unrolled).items():
+        drawn = [draw("/".join(source), unrolled[source]) for _, source in layers]
+        stacked = bool(layers[0][0])
+        flat[path] = jnp.stack(drawn).reshape(shapes[path].shape) if stacked else drawn[0]
+    return flax.traverse_util.unflatten_dict(flat)
 
 
 def liken_queries_to_keys(params: Params, cfg: ModelConfig, share: float = 0.9) -> Params:
@@ -65,15 +77,15 @@ def liken_queries_to_keys(params: Params, cfg: ModelConfig, share: float = 0.9) 
     """
     text, model = cfg.text, dict(params["model"])
     ratio = text.num_attention_heads // text.num_key_value_heads
-    for index in range(text.num_hidden_layers):
-        layer = dict(model[f"layers_{index}"])
+    for name in {place(cfg, ("model", f"layers_{i}"))[0][1] for i in range(text.num_hidden_layers)}:
+        layer = dict(model[name])
         attention = dict(layer["self_attn"])
         queries, keys = attention["q_proj"]["kernel"], attention["k_proj"]["kernel"]
-        heads = keys.reshape(keys.shape[0], text.num_key_value_heads, -1)
-        likened = jnp.repeat(heads, ratio, axis=1).reshape(queries.shape)
+        heads = keys.reshape(*keys.shape[:-1], text.num_key_value_heads, -1)
+        likened = jnp.repeat(heads, ratio, axis=-2).reshape(queries.shape)
         attention["q_proj"] = attention["q_proj"] | {
             "kernel": share * likened + (1 - share**2) ** 0.5 * queries}
-        model[f"layers_{index}"] = layer | {"self_attn": attention}
+        model[name] = layer | {"self_attn": attention}
     return params | {"model": model}
 
 

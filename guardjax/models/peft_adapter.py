@@ -1,4 +1,4 @@
-"""Low-rank adapters as PEFT saves them (`adapter_config.json`, `adapter_model.safetensors`)."""
+"""Low-rank adapters, and reading them as PEFT saves them (`adapter_config.json` and its file)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from guardjax.json_file import read_json
 from guardjax.models.config import ModelConfig
-from guardjax.models.hf_names import TensorSpec, hub_name, tensor_table
+from guardjax.models.hf_names import TensorSpec, hub_name, leaf_shape, leaf_table, tensor_table
 from guardjax.models.init import Params
+from guardjax.models.linear import LORA_A, LORA_B
 from guardjax.models.shards import StoredTensor, WeightsError, open_file, some
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -37,8 +38,8 @@ class Adapter:
     """An adapter in our layout.
 
     Attributes:
-      tree: a tree like the parameters that holds, where an adapted kernel [in, out] stands,
-        "lora_a" [in, rank] and "lora_b" [rank, out], float32.
+      tree: a tree like the parameters that holds, where an adapted kernel [.., in, out] stands,
+        "lora_a" [.., in, rank] and "lora_b" [.., rank, out], float32.
       rank: of all of them.
       alpha: the change of a kernel is `alpha / rank * lora_a @ lora_b`.
       base: what its makers trained it on, as they named it; "" if they did not.
@@ -51,7 +52,9 @@ class Adapter:
 
     @property
     def num_modules(self) -> int:
-        return len(flax.traverse_util.flatten_dict(self.tree)) // 2
+        """Kernels that it adapts; of a stack, all layers."""
+        flat = flax.traverse_util.flatten_dict(self.tree)
+        return sum(math.prod(leaf.shape[:-2]) for path, leaf in flat.items() if path[-1] == LORA_A)
 
 
 def load_peft(path: str | os.PathLike, cfg: ModelConfig) -> Adapter:
@@ -74,7 +77,9 @@ def load_peft(path: str | os.PathLike, cfg: ModelConfig) -> Adapter:
         raise FileNotFoundError(f"{folder} has no {ADAPTER_FILE}")
     kernels = {spec.name: spec for spec in tensor_table(cfg)
                if spec.is_kernel and len(spec.shape) == 2}
+    leaves = leaf_table(cfg)
     flat: dict[tuple[str, ...], np.ndarray] = {}
+    found: set[tuple[str | int, ...]] = set()
     with open_file(file) as tensors:
         for tensor in tensors:
             spec, side = _target(tensor, kernels, file)
@@ -83,10 +88,17 @@ def load_peft(path: str | os.PathLike, cfg: ModelConfig) -> Adapter:
             if tensor.shape != wanted:
                 raise WeightsError(f"{file}: {tensor.name} has shape {tensor.shape}, expected "
                                    f"{wanted} (rank {rank} on a kernel of {spec.shape})")
+            factor = np.ascontiguousarray(tensor.read().T, np.float32)
             key = (*spec.path[:-1], f"lora_{side.lower()}")
-            flat[key] = np.ascontiguousarray(tensor.read().T, np.float32)
-    halves = sorted("/".join(key) for key in flat
-                    if (*key[:-1], "lora_b" if key[-1] == "lora_a" else "lora_a") not in flat)
+            if spec.layer:      # layers that the adapter leaves out are not changed: zeros
+                stack = leaf_shape(leaves[spec.path])[:len(spec.layer)]
+                flat.setdefault(key, np.zeros((*stack, *factor.shape), np.float32))
+                flat[key][spec.layer] = factor
+            else:
+                flat[key] = factor
+            found.add((*spec.path[:-1], *spec.layer, f"lora_{side.lower()}"))
+    halves = sorted("/".join(map(str, key)) for key in found
+                    if (*key[:-1], LORA_B if key[-1] == LORA_A else LORA_A) not in found)
     if halves or not flat:
         raise WeightsError(f"{file} has only one factor of {some(halves)}" if halves
                            else f"{file} is empty")

@@ -16,6 +16,7 @@ from guardjax.models.attention import choose_backend
 from guardjax.models.cache import KVCache, OpenSegment
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
+from guardjax.models.linear import product
 from guardjax.models.text import TextDecoder
 from guardjax.models.vision import VisionTower
 from guardjax.types import Segment, VisionInputs
@@ -38,12 +39,12 @@ def attention_backend(cfg: ModelConfig) -> str:
 
 def vision_tower(cfg: ModelConfig) -> VisionTower:
     """The Linen module behind `params["visual"]`."""
-    return VisionTower(cfg.vision, cfg.dtype, attention_backend(cfg))
+    return VisionTower(cfg.vision, cfg.dtype, attention_backend(cfg), cfg.scan_layers, cfg.remat)
 
 
 def text_decoder(cfg: ModelConfig) -> TextDecoder:
     """The Linen module behind `params["model"]`."""
-    return TextDecoder(cfg.text, cfg.dtype, attention_backend(cfg))
+    return TextDecoder(cfg.text, cfg.dtype, attention_backend(cfg), cfg.scan_layers, cfg.remat)
 
 
 def encode_images(params: Params, cfg: ModelConfig, vision: VisionInputs) -> jax.Array:
@@ -93,10 +94,9 @@ def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
     """Logits [..., V] float32 of hidden states [..., D]."""
     if cfg.tie_word_embeddings:
         head = params["model"]["embed_tokens"]["embedding"].T
-    else:
-        head = params["lm_head"]["kernel"]
-    return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
-                      preferred_element_type=jnp.float32)
+        return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
+                          preferred_element_type=jnp.float32)
+    return product(hidden, params["lm_head"], cfg.dtype, jnp.float32)
 
 
 def _check_fits(segments: Sequence[Segment], buffer: OpenSegment) -> None:

@@ -12,8 +12,10 @@ from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, OwnTokens, attend_segments
 from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment
-from guardjax.models.config import TextConfig
-from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.models.config import Remat, TextConfig
+from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
+from guardjax.models.linear import Linear
+from guardjax.models.remat import remat_layer
 from guardjax.types import Segment
 
 Array = jax.Array | np.ndarray
@@ -22,23 +24,30 @@ LayerOutput = tuple[Arrays, Arrays, Arrays]
 
 
 class TextDecoder(nn.Module):
-    """Token segments to hidden states after the final norm. Layers are unrolled."""
+    """Token segments to hidden states after the final norm."""
 
     cfg: TextConfig
     dtype: str
     attention: str = "xla"     # a back end, see `models.attention`
+    scan: bool = False
+    remat: Remat = "none"
 
     def setup(self) -> None:
         cfg = self.cfg
         self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_size, dtype=self.dtype)
-        self.layers = [DecoderLayer(cfg, self.dtype, self.attention)
-                       for _ in range(cfg.num_hidden_layers)]
+        layer = remat_layer(DecoderLayer, self.remat, scanned=self.scan)
+        self.layers = (layer(cfg, self.dtype, self.attention) if self.scan else
+                       [layer(cfg, self.dtype, self.attention)
+                        for _ in range(cfg.num_hidden_layers)])
         self.norm = RMSNorm(cfg.rms_norm_eps)
 
     def __call__(self, segments: Sequence[Segment], features: Array | None,
                  cache: KVCache) -> tuple[Arrays, KVCache]:
         """See `guardjax.models.qwen2_5_vl.forward`."""
         hidden = tuple(self._embed(segment, features) for segment in segments)
+        if self.scan:
+            hidden, cache = self._scanned(hidden, segments, cache)
+            return tuple(self.norm(x) for x in hidden), cache
         views = tuple(_view(self.cfg, segment, cache.open) for segment in segments)
         keys, values = [], []
         for index, layer in enumerate(self.layers):
@@ -47,6 +56,32 @@ class TextDecoder(nn.Module):
             keys.append(new_keys)
             values.append(new_values)
         return tuple(self.norm(x) for x in hidden), _extend(cache, segments, views, keys, values)
+
+    def _scanned(self, hidden: Arrays, segments: Sequence[Segment],
+                 cache: KVCache) -> tuple[Arrays, KVCache]:
+        """All layers as one loop over their stacked parameters, keys and values.
+
+        An open buffer is to the layers one more segment of the past: what they would write into it
+        comes out of the loop, and is written into all of its layers in one place.
+        """
+        views = tuple(_view(self.cfg, segment, None) for segment in segments)
+        past = cache.closed if cache.open is None else (*cache.closed, cache.open)
+        masks = tuple(part.mask[..., None, :] for part in past)
+
+        def step(layer: nn.Module, hidden: Arrays, stored: tuple) -> tuple[Arrays, tuple]:
+            parts = tuple(KeyPart(*pair, mask) for pair, mask in zip(stored, masks))
+            hidden, keys, values = layer(hidden, views, parts, None)
+            return hidden, (keys, values)
+
+        loop = nn.scan(step, variable_axes={"params": 0}, split_rngs={"params": True},
+                       length=self.cfg.num_hidden_layers)
+        hidden, (keys, values) = loop(self.layers, hidden,
+                                      tuple((part.keys, part.values) for part in past))
+        if cache.open is not None:
+            return hidden, cache.replace(open=_written(cache.open, keys[0], values[0],
+                                                       segments[0].mask))
+        new = tuple(ClosedSegment(k, v, view.mask) for k, v, view in zip(keys, values, views))
+        return hidden, cache.replace(closed=cache.closed + new)
 
     def _embed(self, segment: Segment, features: Array | None) -> jax.Array:
         """lead + [T, D]: the token's embedding, or the image feature that stands in its place."""
@@ -95,10 +130,10 @@ class SelfAttention(nn.Module):
 
     def setup(self) -> None:
         cfg = self.cfg
-        self.q_proj = dense(cfg.num_attention_heads * cfg.head_dim, True, self.dtype)
-        self.k_proj = dense(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
-        self.v_proj = dense(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
-        self.o_proj = dense(cfg.hidden_size, False, self.dtype)
+        self.q_proj = Linear(cfg.num_attention_heads * cfg.head_dim, True, self.dtype)
+        self.k_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        self.v_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        self.o_proj = Linear(cfg.hidden_size, False, self.dtype)
 
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
                  past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:
@@ -176,6 +211,15 @@ def _extend(cache: KVCache, segments: Sequence[Segment], views: Sequence[Segment
         return cache.replace(open=OpenSegment(new_keys, new_values, view.mask, length))
     new = tuple(ClosedSegment(k, v, view.mask) for k, v, view in by_segment)
     return cache.replace(closed=cache.closed + new)
+
+
+def _written(buffer: OpenSegment, keys: Array, values: Array, mask: Array) -> OpenSegment:
+    """The stacked buffer with new keys and values [L] + lead + [K, T, d] at its length."""
+    length = buffer.length
+    return OpenSegment(
+        _write(buffer.keys, keys, length), _write(buffer.values, values, length),
+        jax.lax.dynamic_update_slice_in_dim(buffer.mask, mask, length, axis=-1),
+        length + mask.shape[-1])
 
 
 def _write(buffer: Array, new: Array, start: Array) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import numpy as np
 from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, attend_rows, segment_attention
-from guardjax.models.config import VisionConfig
-from guardjax.models.layers import (GatedMLP, RMSNorm, dense, in_float32, inverse_frequencies,
-                                    rotate)
+from guardjax.models.config import Remat, VisionConfig
+from guardjax.models.layers import GatedMLP, RMSNorm, in_float32, inverse_frequencies, rotate
+from guardjax.models.linear import Linear
+from guardjax.models.remat import remat_layer
 from guardjax.types import VisionInputs
 
 Array = jax.Array | np.ndarray
@@ -28,11 +30,17 @@ class VisionTower(nn.Module):
     cfg: VisionConfig
     dtype: str
     attention: str = "xla"     # a back end, see `models.attention`
+    scan: bool = False
+    remat: Remat = "none"
 
     def setup(self) -> None:
-        self.patch_embed = dense(self.cfg.hidden_size, False, self.dtype)
-        self.blocks = [VisionBlock(self.cfg, self.dtype, self.attention)
-                       for _ in range(self.cfg.depth)]
+        self.patch_embed = Linear(self.cfg.hidden_size, False, self.dtype)
+        if self.scan and self.cfg.window_run is not None:
+            self.blocks = BlockGroup(self.cfg, self.dtype, self.attention, self.remat)
+        else:
+            block = remat_layer(VisionBlock, self.remat, scanned=False)
+            self.blocks = [block(self.cfg, self.dtype, self.attention)
+                           for _ in range(self.cfg.depth)]
         self.merger = PatchMerger(self.cfg, self.dtype)
 
     def __call__(self, vision: VisionInputs) -> jax.Array:
@@ -49,11 +57,38 @@ class VisionTower(nn.Module):
         angles = rotary_angles(self.cfg, vision.hw)
         window_mask, frame_mask = attention_masks(self.cfg, vision.frame)
         x = self.patch_embed(vision.patches.astype(self.dtype))
+        if isinstance(self.blocks, BlockGroup):
+            groups = len(self.cfg.fullatt_block_indexes)
+            x = _loop(lambda group, x: group(x, angles, window_mask, frame_mask, vision.frame),
+                      groups)(self.blocks, x)
+            return self.merger(x)
         for index, block in enumerate(self.blocks):
             full = index in self.cfg.fullatt_block_indexes
             x = block(x, angles, frame_mask if full else window_mask,
                       vision.frame if full else None)
         return self.merger(x)
+
+
+class BlockGroup(nn.Module):
+    """A run of window blocks, as one loop, and the block with full attention that ends it."""
+
+    cfg: VisionConfig
+    dtype: str
+    attention: str
+    remat: Remat
+
+    def setup(self) -> None:
+        block = remat_layer(VisionBlock, self.remat, scanned=True)
+        if self.cfg.window_run:
+            self.window = block(self.cfg, self.dtype, self.attention)
+        self.full = block(self.cfg, self.dtype, self.attention)
+
+    def __call__(self, x: Array, angles: tuple[Array, Array], window_mask: Array,
+                 frame_mask: Array, frame: Array) -> jax.Array:
+        if self.cfg.window_run:
+            x = _loop(lambda block, x: block(x, angles, window_mask), self.cfg.window_run)(
+                self.window, x)
+        return self.full(x, angles, frame_mask, frame)
 
 
 class VisionBlock(nn.Module):
@@ -89,8 +124,8 @@ class VisionAttention(nn.Module):
     attention: str = "xla"
 
     def setup(self) -> None:
-        self.qkv = dense(3 * self.cfg.hidden_size, True, self.dtype)
-        self.proj = dense(self.cfg.hidden_size, True, self.dtype)
+        self.qkv = Linear(3 * self.cfg.hidden_size, True, self.dtype)
+        self.proj = Linear(self.cfg.hidden_size, True, self.dtype)
 
     def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array,
                  frame: Array | None = None) -> jax.Array:
@@ -119,13 +154,20 @@ class PatchMerger(nn.Module):
 
     def setup(self) -> None:
         self.ln_q = RMSNorm(_NORM_EPS)
-        self.mlp_0 = dense(self.cfg.hidden_size * self.cfg.spatial_merge_size**2, True, self.dtype)
-        self.mlp_2 = dense(self.cfg.out_hidden_size, True, self.dtype)
+        self.mlp_0 = Linear(self.cfg.hidden_size * self.cfg.spatial_merge_size**2, True, self.dtype)
+        self.mlp_2 = Linear(self.cfg.out_hidden_size, True, self.dtype)
 
     def __call__(self, x: Array) -> jax.Array:
         unit = self.cfg.spatial_merge_size**2
         x = self.ln_q(x).reshape(x.shape[0], x.shape[1] // unit, unit * x.shape[2])
         return self.mlp_2(in_float32(_exact_gelu, self.mlp_0(x)))
+
+
+def _loop(step: Callable[[nn.Module, Array], Array], length: int) -> Callable[..., Array]:
+    """`step` through a stack of modules: a function of (module with stacked parameters, x)."""
+    scan = nn.scan(lambda module, x, _: (step(module, x), None), variable_axes={"params": 0},
+                   split_rngs={"params": True}, length=length)
+    return lambda module, x: scan(module, x, None)[0]
 
 
 def rotary_angles(cfg: VisionConfig, hw: Array) -> tuple[jax.Array, jax.Array]:

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import ml_collections
 
+from guardjax.models.config import Remat
 from guardjax.train import typed_config
 from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
     "CheckpointConfig", "ConfigError", "GuardConfig", "LogConfig", "LoraConfig",
-    "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
+    "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
     "resolve", "to_text",
 ]
 
@@ -77,11 +78,14 @@ class LoraConfig:
     alpha: float = 16.0                 # adapters are scaled by alpha / rank
     targets: tuple[str, ...] = (        # names or patterns of modules, see `lora.target_kernels`
         "model/.*/self_attn/[qkvo]_proj", "model/.*/mlp/(gate|up|down)_proj")
+    base: Literal["whole", "nf4"] = "whole"  # frozen decoder layers: as they are, or in four bits
 
     def __post_init__(self) -> None:
         _require(self.rank >= 0, f"rank must be >= 0, got {self.rank}")
         _require(self.alpha > 0, f"alpha must be positive, got {self.alpha}; for no adapters set "
                                  "rank to 0")
+        _require(self.base == "whole" or self.rank > 0,
+                 f"base={self.base!r} is for adapters: set rank, or base to 'whole'")
         _require(bool(self.targets), "targets must name a module; for no adapters set rank to 0")
         for target in self.targets:
             try:
@@ -240,6 +244,14 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """What a model is compiled to: less memory and smaller programs, or speed when it is small."""
+
+    scan_layers: bool = False           # one compiled layer over stacked parameters
+    remat: Remat = "none"               # what the backward pass computes again, see `models.remat`
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """A whole run: stages in order."""
 
@@ -254,6 +266,7 @@ class RunConfig:
     log: LogConfig = LogConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
+    memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
         _require(bool(self.name), "name must not be empty")

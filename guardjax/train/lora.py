@@ -1,26 +1,32 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) in parameter space: `W + alpha / rank * A @ B`.
+"""Low-rank adapters (LoRA, arXiv 2106.09685): a kernel W acts as `W + alpha / rank * A @ B`.
 
-A model is a function of its parameters and never hears of adapters. What they save is the
-optimiser's moments and the size of a checkpoint; a step still makes the adapted kernels, and their
-gradient, on its way.
+While they are trained the factors stand beside the kernels (`attach_adapters`), and a linear layer
+adds `(x @ A) @ B`: what is saved is the optimiser's moments, and the gradients and the copies of
+whole kernels. Afterwards they are added to the weights (`apply_adapters`).
+
+Adapters are a few lines of our own although qwix has them: it adds them by patching functions of
+JAX and byte code while a model runs, its names say nothing of our tree, and on today's Flax every
+use of it warns that it is outdated. Its arrays of four bits are used (`guardjax.models.nf4`).
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from guardjax.models.linear import KERNEL, LORA_A, LORA_B, NF4
 from guardjax.train.config import LoraConfig
 from guardjax.train.state import Params
 from guardjax.train.typed_config import unknown_name
 
-A, B = "lora_a", "lora_b"       # they stand where the module's "kernel" stands
+A, B = LORA_A, LORA_B       # they stand where the module's "kernel" stands
+_Change = Callable[[Params, Params], Params]      # (module, its factors) -> module
 
 
 def target_kernels(params: Params, config: LoraConfig) -> dict[str, Any]:
@@ -28,7 +34,7 @@ def target_kernels(params: Params, config: LoraConfig) -> dict[str, Any]:
 
     A target is a regular expression over the end of a module's path, from a whole name on:
     "q_proj" takes every module of that name, "model/.*/q_proj" the decoder's alone. Kernels are
-    [in, out], or [L, in, out] for a stack of layers; only shapes are read, so that
+    [in, out], or [.., in, out] for a stack of layers; only shapes are read, so that
     `jax.ShapeDtypeStruct` will do.
 
     Raises:
@@ -84,6 +90,20 @@ def init_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
     return adapters
 
 
+def attach_adapters(params: Params, adapters: Params, config: LoraConfig) -> Params:
+    """Returns `params` with the factors beside their kernels, as a forward pass takes them.
+
+    Pure, for use inside `jit` and under a gradient: nothing of a kernel's size is made. The scale
+    is in B. Without adapters (`{}`) the result is `params`.
+
+    Raises:
+      ValueError: if an adapter has no kernel in `params`.
+    """
+    scale = config.alpha / config.rank
+    return _changed(params, adapters, lambda module, factors: {
+        **module, A: factors[A], B: scale * factors[B]}, "")
+
+
 def apply_adapters(params: Params, adapters: Params, config: LoraConfig) -> Params:
     """Returns `params` with every adapted kernel W replaced by `W + alpha / rank * A @ B`.
 
@@ -94,18 +114,24 @@ def apply_adapters(params: Params, adapters: Params, config: LoraConfig) -> Para
     Raises:
       ValueError: if an adapter has no kernel in `params`.
     """
-    return _apply(params, adapters, config.alpha / config.rank, "")
+    scale = config.alpha / config.rank
 
-
-def _apply(params: Params, adapters: Params, scale: float, path: str) -> Params:
-    if A in adapters:
-        kernel = params.get("kernel")
-        if kernel is None:
-            raise ValueError(f"the adapter of {path} has no kernel there: it is of another model")
+    def add(module: Params, factors: Params) -> Params:
+        kernel = module[KERNEL]
         # The default of some accelerators rounds the factors to bfloat16 first.
-        change = jnp.matmul(adapters[A], adapters[B], precision=jax.lax.Precision.HIGHEST)
+        change = jnp.matmul(factors[A], factors[B], precision=jax.lax.Precision.HIGHEST)
         adapted = kernel.astype(jnp.float32) + scale * change
-        return {**params, "kernel": adapted.astype(kernel.dtype)}
+        return {**module, KERNEL: adapted.astype(kernel.dtype)}
+
+    return _changed(params, adapters, add, "")
+
+
+def _changed(params: Params, adapters: Params, change: _Change, path: str) -> Params:
+    """`params` with every module that has factors changed."""
+    if A in adapters:
+        if KERNEL not in params and NF4 not in params:
+            raise ValueError(f"the adapter of {path} has no kernel there: it is of another model")
+        return change(params, adapters)
     changed = dict(params)
     for name, part in adapters.items():
         here = f"{path}/{name}" if path else name
@@ -113,7 +139,7 @@ def _apply(params: Params, adapters: Params, scale: float, path: str) -> Params:
         if not isinstance(below, Mapping):
             raise ValueError(f"the adapters of {here} have no module there: they are of another "
                              "model")
-        changed[name] = _apply(below, part, scale, here)
+        changed[name] = _changed(below, part, change, here)
     return changed
 
 
@@ -122,5 +148,5 @@ def _kernels(tree: Params, path: str) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _kernels(value, f"{path}/{name}" if path else name)
-        elif name == "kernel" and path and len(value.shape) in (2, 3):
+        elif name == KERNEL and path and len(value.shape) >= 2:
             yield path, value

@@ -7,6 +7,8 @@ recipe.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,11 +18,13 @@ import numpy as np
 import optax
 
 from guardjax.train.config import LoraConfig
-from guardjax.train.lora import apply_adapters, init_adapters, target_kernels
+from guardjax.train.lora import apply_adapters, attach_adapters, init_adapters, target_kernels
 from guardjax.train.state import Bundle, Params, init_state, merge_params, split_params
 
 # Folded into a stage's key for the starting values; the key of a step folds in its number.
 _START = np.uint32(2**32 - 1)
+# What four bits are for: most of the weights. The tower, the words and the head stay as they are.
+_LAYERS = r"model/layers(_\d+)?/"
 
 
 class Recipe(Protocol):
@@ -43,7 +47,15 @@ class Recipe(Protocol):
         ...
 
     def merge(self, trained: Params, frozen: Params) -> Params:
-        """Returns whole parameters, as the model takes them. Pure, for use inside `jit`."""
+        """Returns all parameters as a forward pass takes them. Pure, for use inside `jit`."""
+        ...
+
+    def whole(self, trained: Params, frozen: Params) -> Params:
+        """Returns all parameters as ordinary weights, which can be saved and trained on."""
+        ...
+
+    def adapters(self, trained: Params) -> Params:
+        """Returns the adapters among what is trained; `{}` if it is the weights themselves."""
         ...
 
     def reference(self, trained: Params) -> Params:
@@ -73,6 +85,15 @@ class WeightRecipe:
         """See `Recipe`: the union."""
         return merge_params(trained, frozen)
 
+    def whole(self, trained: Params, frozen: Params) -> Params:
+        """See `Recipe`: the union."""
+        return merge_params(trained, frozen)
+
+    def adapters(self, trained: Params) -> Params:
+        """See `Recipe`: none."""
+        del trained
+        return {}
+
     def reference(self, trained: Params) -> Params:
         """See `Recipe`: a copy."""
         return jax.tree.map(jnp.copy, trained)
@@ -88,14 +109,34 @@ class AdapterRecipe:
     def check(self, shapes: Params) -> None:
         """See `Recipe`."""
         target_kernels(split_params(shapes, self.freeze)[0], self.lora)
+        if self.lora.base == "nf4" and importlib.util.find_spec("qwix") is None:
+            raise ValueError("lora.base='nf4' needs qwix: install guardjax[qlora], or set it to "
+                             "'whole'")
 
     def split(self, params: Params, key: jax.Array) -> tuple[Params, Params]:
-        """See `Recipe`."""
-        return init_adapters(split_params(params, self.freeze)[0], self.lora, key), params
+        """See `Recipe`; with `lora.base="nf4"` the frozen decoder layers are in four bits."""
+        adapters = init_adapters(split_params(params, self.freeze)[0], self.lora, key)
+        if self.lora.base == "nf4":
+            from guardjax.models.nf4 import quantise    # the extra `qlora`
+
+            params = quantise(params, re.compile(_LAYERS).match)
+        return adapters, params
 
     def merge(self, trained: Params, frozen: Params) -> Params:
-        """See `Recipe`: the adapters added to the kernels."""
+        """See `Recipe`: the adapters beside the kernels."""
+        return attach_adapters(frozen, trained, self.lora)
+
+    def whole(self, trained: Params, frozen: Params) -> Params:
+        """See `Recipe`: the adapters added to the kernels, as they were when they were trained."""
+        if self.lora.base == "nf4":
+            from guardjax.models.nf4 import dequantised
+
+            frozen = dequantised(frozen)
         return apply_adapters(frozen, trained, self.lora)
+
+    def adapters(self, trained: Params) -> Params:
+        """See `Recipe`: all that is trained."""
+        return trained
 
     def reference(self, trained: Params) -> Params:
         """See `Recipe`: no adapters, since the frozen parameters are the model as it was."""
@@ -118,6 +159,6 @@ def start_stage(recipe: Recipe, bundle: Bundle, tx: optax.GradientTransformation
     key = jax.random.key(seed)
     trained, frozen = recipe.split(bundle.frozen, jax.random.fold_in(key, _START))
     return bundle.replace(
-        state=init_state(trained, tx, key), frozen=frozen, merge=recipe.merge,
+        state=init_state(trained, tx, key), frozen=frozen, merge=recipe.whole,
         ref_params=recipe.reference(trained) if with_reference else None,
         data_iterator=data_iterator)

@@ -115,10 +115,10 @@ class Bundle:
     """What one stage hands to the next, and what the loop threads through the steps.
 
     Between stages `state` is None and `frozen` holds all parameters. During a stage the trained
-    part lives in `state`, and `merge(state.params, frozen)` makes all parameters of both; `frozen`
-    and `ref_params` are never donated. `data_iterator` is a grain iterator (anything that Orbax can
-    save as a stateful checkpointable) or None. `extra` is the stage's own host state, JSON only; it
-    is saved with every checkpoint.
+    part lives in `state`, and `merge(state.params, frozen)` makes ordinary weights of both;
+    `frozen` and `ref_params` are never donated. `data_iterator` is a grain iterator (anything that
+    Orbax can save as a stateful checkpointable) or None. `extra` is the stage's own host state,
+    JSON only; it is saved with every checkpoint.
     """
 
     frozen: Params
@@ -131,7 +131,7 @@ class Bundle:
 
     @property
     def params(self) -> Params:
-        """All parameters, as the model takes them."""
+        """All parameters, as ordinary weights."""
         return self.frozen if self.state is None else self.merge(self.state.params, self.frozen)
 
     def replace(self, **changes: Any) -> Bundle:

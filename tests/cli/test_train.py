@@ -1,6 +1,7 @@
 """`guardjax train` on real stages: equal twice, equal after being killed, never half a model."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from guardjax.cli import compose, model_folder
 from guardjax.rewards.compose import Composition, Part
 from guardjax.rewards.named import COMPOSITIONS
 from guardjax.train.metrics import read_metrics
+from .conftest import STAGE, write_config
 
 
 class Killed(BaseException):
@@ -195,3 +197,25 @@ def test_a_broken_reward_ends_the_run_and_costs_no_step(
     assert "reward 'mine'" in (message := capsys.readouterr().err) and problem in message
     assert guardjax(*words) == 0
     assert outcome(tmp_path) == outcome(straight)
+
+
+def test_adapters_lie_beside_the_model_and_make_it_of_the_base(
+        guardjax, tiny_model, tmp_path):
+    stages = [{"kind": "sft", "policies": "L3", "lora": {"rank": 2}} | STAGE | {"steps": 2}]
+    config = write_config(tmp_path / "lora.py", name="lora", base=str(tiny_model), stages=stages,
+                          memory={"scan_layers": True, "remat": "full"})
+    assert guardjax("train", "--config", config, "--out", tmp_path / "run") == 0
+    adapter = tmp_path / "run" / "adapter" / "sft"
+    said = json.loads((adapter / "adapter_config.json").read_text())
+    assert (said["r"], said["base_model_name_or_path"]) == (2, str(tiny_model))
+    assert guardjax("export", tiny_model, "--adapter", adapter, "--out", tmp_path / "merged") == 0
+    _, before = models.load_hf(tiny_model)
+    trained, merged = (models.load_hf(path)[1] for path in (tmp_path / "run" / "model",
+                                                            tmp_path / "merged"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), trained,
+                 merged)
+    kernels = [tree["model"]["layers_0"]["mlp"]["up_proj"]["kernel"] for tree in (before, merged)]
+    assert not np.array_equal(*kernels)
+    stages[0]["lora"]["targets"] = ["patch_embed"]
+    write_config(config, name="lora", base=str(tiny_model), stages=[stages[0] | {"freeze": ()}])
+    assert guardjax("train", "--config", config, "--out", tmp_path / "other") == 2

@@ -11,7 +11,8 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from guardjax.models.init import param_shapes
 from guardjax.models.tiny import tiny_config
 from guardjax.train.config import ConfigError, LoraConfig, OptimConfig, resolve
-from guardjax.train.lora import apply_adapters, init_adapters, target_kernels
+from guardjax.train.lora import (apply_adapters, attach_adapters, init_adapters,
+                                 target_kernels)
 from guardjax.train.optim import make_optimizer
 from guardjax.train.recipe import make_recipe
 from guardjax.train.sharding import AXES, tree_shardings
@@ -134,16 +135,18 @@ def test_what_does_not_fit_is_explained():
         check(("visul",))
     assert len(target_kernels(shapes, dataclasses.replace(LORA, targets=("q_proj",)))) == 4
     adapters = factors(np.random.default_rng(0), (4, 2), (2, 4))
-    with pytest.raises(ValueError, match="adapters of layer have no module"):
-        apply_adapters({"other": {}}, adapters, ANY)
-    with pytest.raises(ValueError, match="adapter of layer/proj has no kernel"):
-        apply_adapters({"layer": {"proj": {"bias": jnp.ones(4)}}}, adapters, ANY)
+    for put in (apply_adapters, attach_adapters):
+        with pytest.raises(ValueError, match="adapters of layer have no module"):
+            put({"other": {}}, adapters, ANY)
+        with pytest.raises(ValueError, match="adapter of layer/proj has no kernel"):
+            put({"layer": {"proj": {"bias": jnp.ones(4)}}}, adapters, ANY)
 
 
 @pytest.mark.parametrize("lora, message", [
     ({"rank": -1}, "rank must be >= 0, got -1"),
     ({"rank": 2, "alpha": 0}, "alpha must be positive, got 0"),
     ({"rank": 2, "targets": []}, "targets must name a module"),
+    ({"base": "nf4"}, "base='nf4' is for adapters"),
     ({"rank": 2, "targets": ["q_(proj"]}, r"'q_\(proj' is no regular expression"),
 ])
 def test_bad_configs_are_refused(lora, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from guardjax.data.sources import iterate
@@ -10,7 +10,7 @@ from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.optim import make_optimizer, make_schedule
 from guardjax.train.recipe import make_recipe, start_stage
-from guardjax.train.state import Bundle
+from guardjax.train.state import Bundle, Params
 from guardjax.train.steps import LossFn, make_train_step
 
 
@@ -25,6 +25,7 @@ class TrainedStage:
         """`source` gives batch by index; `freeze` replaces the config's."""
         self.name, self.num_steps = config.name, config.steps
         self.recipe = make_recipe(config.freeze if freeze is None else freeze, config.lora)
+        self.keep_adapters: Callable[[Params], None] = lambda adapters: None
         self._optim, self._source, self._seed = config.optim, source, seed
         self._tx = make_optimizer(config.optim, config.steps)
 
@@ -35,7 +36,9 @@ class TrainedStage:
                            with_reference=self.with_reference)
 
     def finish(self, bundle: Bundle) -> Bundle:
-        """All parameters, nothing else."""
+        """All parameters, nothing else; adapters go to `keep_adapters` first."""
+        if adapters := self.recipe.adapters(bundle.state.params):
+            self.keep_adapters(adapters)
         return bundle.finished()
 
     def _make_step(self, loss: LossFn, name: str) -> CountedJit:

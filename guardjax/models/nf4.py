@@ -1,0 +1,69 @@
+"""Kernels in four bits (NF4, arXiv 2305.14314) for a base that is not trained. Extra `qlora`.
+
+The numbers are qwix's: sixteen levels that are equally likely under a normal distribution, and one
+float32 scale for each `BLOCK` inputs of an output: 4.5 bits an element. qwix's functions on arrays
+are used and not its model wrappers, which patch functions of JAX while a model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from guardjax.models.linear import KERNEL, NF4
+
+try:
+    import qwix
+except ImportError as error:
+    raise ImportError("a base in four bits needs qwix: install guardjax[qlora]") from error
+
+BLOCK = 64      # as in the paper
+
+
+def quantise(params: Mapping[str, Any], chosen: Callable[[str], bool]) -> dict[str, Any]:
+    """Returns `params` with kernels in four bits, as the model takes them too.
+
+    Args:
+      params: the parameters; other leaves are passed on as they are.
+      chosen: whether the module of a path, such as "model/layers_0/mlp/up_proj", is wanted. Of
+        those, a kernel whose inputs are no whole number of blocks stays as it is.
+    """
+    return _changed(params, "", lambda path, name, leaf: (
+        (NF4, _quantised(leaf)) if name == KERNEL and chosen(path) and leaf.ndim >= 2
+        and leaf.shape[-2] % BLOCK == 0 else (name, leaf)))
+
+
+def dequantised(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `params` with ordinary kernels, float32, where they were in four bits."""
+    return _changed(params, "", lambda path, name, leaf: (
+        (KERNEL, dequantise(leaf)) if name == NF4 else (name, leaf)))
+
+
+def dequantise(stored: qwix.QArray) -> jax.Array:
+    """A kernel [.., in, out], float32, from its four bits."""
+    return qwix.dequantize(stored)
+
+
+@jax.jit    # in one program the distances to the sixteen levels are never written out
+def _quantised(kernel: jax.Array) -> qwix.QArray:
+    """Leading axes are a stack of kernels."""
+    *stack, _, _ = range(kernel.ndim)
+    return qwix.quantize(kernel.astype(jnp.float32), "nf4",
+                         channelwise_axes=(*stack, kernel.ndim - 1),
+                         tiled_axes={kernel.ndim - 2: BLOCK})
+
+
+def _changed(tree: Mapping[str, Any], path: str,
+             change: Callable[[str, str, Any], tuple[str, Any]]) -> dict[str, Any]:
+    """The tree with (name, leaf) of every module changed."""
+    out = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            out[name] = _changed(value, f"{path}/{name}" if path else name, change)
+        else:
+            new_name, new_value = change(path, name, value)
+            out[new_name] = new_value
+    return out
