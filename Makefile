@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A process a core, four at most: each holds about 1.5 GB.
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 # Compiled programs are kept between runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
@@ -28,10 +30,10 @@ demo: $(VENV)/.installed
 	$(BIN)/guardjax demo --out runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m 'not slow' tests
+	$(BIN)/python -m pytest -q $(WORKERS) -m 'not slow' tests
 
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q $(WORKERS) tests
 
 bench: $(VENV)/.installed
 	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
