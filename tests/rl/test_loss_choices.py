@@ -61,23 +61,32 @@ def oracle(logp, old_logp, ref_logp, advantages, mask, entropy, weights, params,
 
 
 @functools.cache
-def compiled(params):
-    def loss(logp, inputs):
-        sums = policy_loss(**{**inputs, "logp": logp}, params=params)
-        return sums.loss / sums.count, sums
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+def compiled(choices):
+    """One program for several kinds of loss: ((mean loss, sums), gradient by logp) of each."""
+    def one(params, inputs):
+        def loss(logp):
+            sums = policy_loss(**{**inputs, "logp": logp}, params=params)
+            return sums.loss / sums.count, sums
+        return jax.value_and_grad(loss, has_aux=True)(inputs["logp"])
+    return jax.jit(lambda inputs: {params.ratio: one(params, inputs) for params in choices})
 
 
-def run(params, inputs):
-    return compiled(params)(inputs["logp"], inputs)
+def run(inputs, choices=PARAMS):
+    """By the name of the ratio."""
+    return jax.device_get(compiled(tuple(choices))(inputs))
+
+
+@pytest.fixture(scope="module")
+def in_float64():
+    with jax.enable_x64(True):
+        return run(make_inputs())
 
 
 @pytest.mark.parametrize("params", PARAMS, ids=lambda p: f"{p.ratio}-{p.kl}-{p.aggregate}")
-def test_value_and_gradient_agree_with_numpy(params):
+def test_value_and_gradient_agree_with_numpy(params, in_float64):
     inputs = make_inputs()
     logp, rest = inputs["logp"], {k: v for k, v in inputs.items() if k != "logp"}
-    with jax.enable_x64(True):
-        (value, sums), grad = jax.tree.map(np.asarray, run(params, inputs))
+    (value, sums), grad = in_float64[params.ratio]
     mean = functools.partial(oracle, **rest, params=params, held=logp)
     assert value == pytest.approx(mean(logp), rel=1e-12)
     assert sums.clipped > 0 and sums.kl != 0
@@ -93,48 +102,44 @@ def test_gspo_and_gspo_token_have_one_gradient():
     inputs = make_inputs(3)
     inputs["weights"] = np.broadcast_to(inputs["weights"][..., :1], SHAPE)
     with jax.enable_x64(True):
-        one, other = (run(dataclasses.replace(sequence, ratio=ratio), inputs)
-                      for ratio in ("sequence", "sequence_token"))
+        one, other = run(inputs, [sequence, dataclasses.replace(sequence, ratio="sequence_token")]
+                         ).values()
     np.testing.assert_allclose(one[1], other[1], rtol=1e-12, atol=1e-15)
     assert float(one[0][0]) == pytest.approx(float(other[0][0]), rel=1e-12)
 
 
-@pytest.mark.parametrize("params", PARAMS, ids=lambda p: p.ratio)
-def test_groups_of_zero_variance_have_exactly_no_gradient(params):
+def test_groups_of_zero_variance_have_exactly_no_gradient():
     """Also off the policy: without penalty and bonus the loss does not move them."""
     inputs = make_inputs(1)
     inputs["advantages"][1] = 0.0
-    plain = dataclasses.replace(params, kl_coef=0.0, entropy_coef=0.0)
-    grad = np.asarray(run(plain, inputs)[1])
-    assert (grad[1] == 0).all() and (grad[0] != 0).any()
+    plain = [dataclasses.replace(each, kl_coef=0.0, entropy_coef=0.0) for each in PARAMS]
+    for _, grad in run(inputs, plain).values():
+        assert (grad[1] == 0).all() and (grad[0] != 0).any()
 
 
-@pytest.mark.parametrize("params", PARAMS, ids=lambda p: p.ratio)
-def test_what_is_masked_never_matters(params):
+def test_what_is_masked_never_matters():
     inputs = make_inputs(2)
     mask = inputs["mask"]
     spoiled = {k: v if k in ("mask", "advantages") else np.where(mask, v, np.nan)
                for k, v in inputs.items()}
-    jax.tree.map(np.testing.assert_array_equal, run(params, inputs), run(params, spoiled))
+    jax.tree.map(np.testing.assert_array_equal, run(inputs), run(spoiled))
 
 
-@pytest.mark.parametrize("params", PARAMS, ids=lambda p: p.ratio)
-def test_an_impossible_old_token_gives_a_finite_gradient(params):
+def test_an_impossible_old_token_gives_a_finite_gradient():
     inputs = make_inputs(4)
     inputs["old_logp"][0, 0, 1] = -np.inf
-    (value, sums), grad = run(params, inputs)
-    assert np.isfinite(value) and np.isfinite(grad).all() and sums.nonfinite == 1
+    for (value, sums), grad in run(inputs).values():
+        assert np.isfinite(value) and np.isfinite(grad).all() and sums.nonfinite == 1
 
 
-def test_on_the_policy_every_ratio_but_one_gives_the_plain_policy_gradient():
-    """Up to the aggregation: GSPO's ratio divides by the length once more, RLOO's does not."""
+def test_on_the_policy_every_ratio_gives_the_plain_policy_gradient():
+    """Up to the aggregation: RLOO's ratio is of the whole answer and is not divided by length."""
     inputs = make_inputs(5) | {"old_logp": None, "weights": None, "entropy": None}
     mask, advantages = inputs["mask"], inputs["advantages"][..., None]
     length = np.maximum(mask.sum(-1, keepdims=True), 1)
-    for ratio in RATIOS:
-        params = LossParams(ratio=ratio, aggregate="sequence_mean")
+    for ratio, (_, grad) in run(inputs, [LossParams(ratio=ratio) for ratio in RATIOS]).items():
         want = -advantages * mask / (1 if ratio == "answer" else length) / mask.any(-1).sum()
-        np.testing.assert_allclose(run(params, inputs)[1], want, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(grad, want, rtol=1e-5, atol=1e-7)
 
 
 def test_k1_and_k3_estimate_the_divergence_and_k2_is_near():
@@ -174,9 +179,10 @@ def test_weights_are_cut_above_and_have_no_gradient(level):
 
 
 def test_ratio_of_an_empty_answer_is_one():
-    zeros, mask = jnp.zeros((1, 1, 3)), jnp.zeros((1, 1, 3), bool)
-    for kind in RATIOS:
-        assert (np.asarray(policy_ratio(zeros, zeros, mask, kind)) == 1).all()
+    ratios = jax.jit(lambda zeros, mask: [
+        policy_ratio(zeros, zeros, mask, kind) for kind in RATIOS])
+    found = ratios(np.zeros((1, 1, 3), np.float32), np.zeros((1, 1, 3), bool))
+    assert all((np.asarray(each) == 1).all() for each in found)
 
 
 def test_overlong_penalty_of_a_bad_buffer_is_refused():

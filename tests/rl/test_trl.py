@@ -81,6 +81,7 @@ def test_agrees_with_trl(name, golden, arrays):
         np.testing.assert_allclose(advantages, want["advantages"], rtol=3e-4 if scaled else 1e-12)
         (value, clipped), grads = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(
             arrays["logp"], arrays["entropy"], want["advantages"])
+        clipped = float(clipped)
         assert float(value) == pytest.approx(float(want["loss"]), rel=1e-12)
         np.testing.assert_allclose(grads[0], want["grad"], rtol=1e-10, atol=1e-14)
         np.testing.assert_allclose(grads[1], want.get("entropy_grad", 0), rtol=1e-12, atol=1e-16)
