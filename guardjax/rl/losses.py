@@ -120,8 +120,9 @@ def policy_loss(
 
     Log-ratios are limited to [-20, 20]: an infinite one (a token that one side holds impossible)
     gives a finite loss and, beyond the limit, no gradient. NaN is never replaced: it makes the
-    loss NaN, so that the step can be skipped and counted. Both show in `nonfinite`. Values under
-    a False mask never matter, NaN included.
+    loss NaN, so that the step can be skipped and counted. Both show in `nonfinite`. Under
+    "stop_gradient" the loss holds `logp` itself: where that is infinite, so is the loss. Values
+    under a False mask never matter, NaN included.
 
     Args:
       logp: [B, G, T] under the parameters that are trained.

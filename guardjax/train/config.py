@@ -209,6 +209,9 @@ class StageConfig:
                  f"batch={self.batch} prompts do not divide into rl.minibatches="
                  f"{self.rl.minibatches} times rl.micro_batches={self.rl.micro_batches} parts of "
                  "whole groups")
+        _require(self.kind == "grpo" or self.rl.epochs * parts == 1,
+                 "rl.epochs, rl.minibatches and rl.micro_batches are for kind 'grpo', and this is "
+                 f"{self.kind!r}: set them to 1")
         _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
                  f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
                  "false")

@@ -8,12 +8,12 @@ advantages, aggregation, penalty and sampling alone.
 |---|---|---|
 | `default` | ours | Dr. GRPO with a small k3 penalty to the model as the stage finds it |
 | `grpo` | arXiv 2402.03300 | group mean and deviation, mean over an answer's tokens, k3 |
-| `dapo` | 2503.14476 | higher upper clip, mean over all tokens, dynamic sampling, overlong shaping |
+| `dapo` | 2503.14476 | higher clip above, mean over tokens, dynamic sampling, overlong shaping |
 | `dr_grpo` | 2503.20783 | no deviation, constant length as the divisor, no penalty |
 | `gspo` | 2507.18071 | the ratio of a whole answer, its length taken out |
 | `gspo_token` | 2507.18071, sec. 4.3 | the same value, with a gradient a token |
 | `rloo` | 2402.14740 | mean of the others as baseline, k1 in the reward; clip, weight as in TRL |
-| `reinforce_pp` | 2501.03262, "with baseline" | centred rewards over their deviation in the batch, k2 |
+| `reinforce_pp` | 2501.03262, baseline | centred rewards over their deviation in the batch, k2 |
 | `cispo` | 2506.13585 | the clipped ratio as a weight; lower clip off, cap 5 as in 2510.13786 |
 
 Mean over all tokens and the penalty's weight in `reinforce_pp` are our instantiation.

@@ -33,7 +33,9 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: 
     With `micro_batches` > 1 the batch, whose leaves must all lead with B, goes through the loss in
     so many parts of whole prompts, one after another; sums and gradients are added and divided by
     the whole count, so that the update is the same but for rounding. `loss_fn` then sees one part,
-    and must not look beyond a prompt. `state_shardings` (from `sharding.tree_shardings`) pins the layout of the new state.
+    and must not look beyond a prompt.
+
+    `state_shardings` (from `sharding.tree_shardings`) pins the layout of the new state.
     """
 
     def train_step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Sums]:
