@@ -14,7 +14,8 @@ EXTRAS = {
     # Running the tests.
     "test": ["pytest>=8", "pytest-timeout>=2.3"],
     # Live comparison with the reference implementation (stored goldens need none of it).
-    "parity": ["torch==2.13.0", "peft>=0.21,<0.22"],
+    # Earlier versions 5 of transformers gave videos other M-RoPE ids.
+    "parity": ["torch==2.13.0", "peft>=0.21,<0.22", "transformers>=5.23,<6"],
     # Accelerators.
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],

@@ -1,6 +1,7 @@
 """Host-side layout of images and tokens: window order, M-RoPE ids, image features, buckets.
 
-NumPy only. An image is a grid (frames, rows, columns) of patches. Three orders occur:
+NumPy only. An image or video is a grid (frames, rows, columns) of patches; a frame here is a
+temporal patch, two pictures of a video or one still picture twice. Three orders occur:
 
 * processor order, as Hugging Face's image processor gives patches: frame by frame, merged unit by
   merged unit in rows, the patches of a unit consecutive;
@@ -107,62 +108,81 @@ def pack_vision(layouts: Sequence[VisionLayout], patches: Sequence[np.ndarray | 
     return VisionInputs(patches=packed, hw=hw, frame=frame)
 
 
-def feature_index(tokens: np.ndarray, layout: VisionLayout, *, image_token_id: int) -> np.ndarray:
-    """[T] int32: the feature slot of each image placeholder in `tokens` [T], -1 for text.
+def feature_index(tokens: np.ndarray, layout: VisionLayout, *, image_token_id: int,
+                  video_token_id: int | None = None) -> np.ndarray:
+    """[T] int32: the feature slot of each placeholder in `tokens` [T], -1 for text.
+
+    `layout` has the images and videos in the order of their placeholders. Without a
+    `video_token_id` there are only images.
 
     Raises:
-        ValueError: the number of placeholders does not match the images.
+        ValueError: the number of placeholders does not match the grids.
     """
-    is_image = np.asarray(tokens) == image_token_id
-    _check_count(int(is_image.sum()), len(layout.unit_index), layout.grids)
-    index = np.full(is_image.shape, -1, np.int32)
-    index[is_image] = layout.unit_index
+    is_placeholder = np.isin(tokens, _placeholders(image_token_id, video_token_id))
+    _check_count(int(is_placeholder.sum()), len(layout.unit_index), layout.grids)
+    index = np.full(is_placeholder.shape, -1, np.int32)
+    index[is_placeholder] = layout.unit_index
     return index
 
 
-def mrope_positions(tokens: np.ndarray, image_grids: Sequence[Sequence[int]], *,
-                    image_token_id: int, merge: int) -> tuple[np.ndarray, int]:
-    """M-RoPE ids of one unpadded prompt, as transformers' `get_rope_index` gives them for images.
+def mrope_positions(tokens: np.ndarray, grids: Sequence[Sequence[int]], *, image_token_id: int,
+                    merge: int, video_token_id: int | None = None,
+                    video_steps: Sequence[float] = ()) -> tuple[np.ndarray, int]:
+    """M-RoPE ids of one unpadded prompt, as `get_rope_index` of transformers 5.23 gives them.
 
-    Text counts up by one on all three axes. An image's placeholders share one start: time is the
-    frame, then row and column of the merged unit; text after it continues at the largest side.
+    Text counts up by one on all three axes. The placeholders of an image or a video share one
+    start: time is the frame (of a video, the frame times its step, cut to a whole number), then
+    row and column of the merged unit. Text after it, an answer too, continues at the larger of its
+    sides, also where a video's time has gone further (transformers 4 continued after that).
 
     Args:
         tokens: [T] int.
-        image_grids: (frames, rows, columns) in patches, in the order of the placeholders.
-        image_token_id: the placeholder's id.
+        grids: (frames, rows, columns) in patches, in the order of the placeholders.
+        image_token_id: an image's placeholder.
         merge: patches along one side of a merged unit.
+        video_token_id: a video's placeholder; None where there can be no video.
+        video_steps: for each video, how far time moves on from one temporal patch to the next:
+            `VisionConfig.tokens_per_second` times the seconds of a temporal patch
+            (transformers' `second_per_grid_ts`). Computed in float32, as the reference does.
 
     Returns:
-        (positions [T, 3] int32, the position of the next token).
+        (positions [T, 3] int32, the position of text that goes on after it).
 
     Raises:
-        ValueError: a run of placeholders does not match the images that it should hold.
+        ValueError: a run of placeholders does not match the grid that it should hold, or the
+            videos are not as many as their steps.
     """
-    is_image = np.asarray(tokens) == image_token_id
-    units = [_unit_grid(grid, merge) for grid in image_grids]
+    tokens = np.asarray(tokens)
+    is_text = ~np.isin(tokens, _placeholders(image_token_id, video_token_id))
+    units = [_unit_grid(grid, merge) for grid in grids]
     total = sum(t * h * w for t, h, w in units)
-    _check_count(int(is_image.sum()), total, image_grids)
-    positions = np.zeros((len(is_image), 3), np.int32)
-    start, current, image = 0, 0, 0
-    while start < len(is_image):
-        if is_image[start]:
-            time, rows, columns = units[image]
-            end = start + time * rows * columns
-            if not is_image[start:end].all():
-                raise ValueError(f"image {image} of grid {tuple(image_grids[image])} wants "
-                                 f"{end - start} placeholders in a row")
-            positions[start:end] = np.indices((time, rows, columns)).reshape(3, -1).T + current
-            current += max(rows, columns)
-            image += 1
-        else:
-            later = np.flatnonzero(is_image[start:])
-            end = start + int(later[0]) if len(later) else len(is_image)
+    _check_count(int((~is_text).sum()), total, grids)
+    positions = np.zeros((len(tokens), 3), np.int32)
+    start, current, item, video = 0, 0, 0, 0
+    while start < len(tokens):
+        if is_text[start]:
+            later = np.flatnonzero(~is_text[start:])
+            end = start + int(later[0]) if len(later) else len(tokens)
             positions[start:end] = (np.arange(end - start) + current)[:, None]
             current += end - start
+        else:
+            time, rows, columns = units[item]
+            end = start + time * rows * columns
+            is_video = tokens[start] == video_token_id
+            if not (tokens[start:end] == tokens[start]).all():
+                raise ValueError(f"{'video' if is_video else 'image'} {item} of grid "
+                                 f"{tuple(grids[item])} wants {end - start} placeholders in a row")
+            ids = np.indices((time, rows, columns)).reshape(3, -1).T
+            if is_video:
+                ids[:, 0] = _video_time(ids[:, 0], video_steps, video)
+                video += 1
+            positions[start:end] = ids + current
+            current += max(rows, columns)
+            item += 1
         start = end
-    next_pos = int(positions.max()) + 1 if len(positions) else 0
-    return positions, next_pos
+    if video != len(video_steps):
+        raise ValueError(f"{len(video_steps)} video steps, but {video} videos")
+    return positions, current
 
 
 def bucket(n: int, sizes: Sequence[int]) -> int:
@@ -211,6 +231,19 @@ def _check_grid(grid: Sequence[int], merge: int) -> Grid:
 def _unit_grid(grid: Sequence[int], merge: int) -> Grid:
     time, rows, columns = _check_grid(grid, merge)
     return time, rows // merge, columns // merge
+
+
+def _placeholders(image_token_id: int, video_token_id: int | None) -> list[int]:
+    return [image_token_id] if video_token_id is None else [image_token_id, video_token_id]
+
+
+def _video_time(frame: np.ndarray, steps: Sequence[float], video: int) -> np.ndarray:
+    """Time ids, relative to the video's start, of its `frame` numbers."""
+    if video >= len(steps):
+        raise ValueError(f"video {video} has no step: {len(steps)} video steps were given")
+    if not 0 <= steps[video] < np.inf:
+        raise ValueError(f"the step of video {video} is {steps[video]}; it must be at least 0")
+    return (frame.astype(np.float32) * np.float32(steps[video])).astype(np.int32)
 
 
 def _check_count(found: int, wanted: int, grids: Sequence[Sequence[int]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from guardjax.layout import bucket, feature_index, mrope_positions, pack_vision, vision_layout
 
 MERGE, WINDOW_UNITS = 2, 2
-IMAGE = 7
+IMAGE, VIDEO = 7, 8
 GRIDS = [[(1, 4, 4)], [(1, 6, 10)], [(1, 2, 2)], [(1, 4, 8), (1, 6, 2)], [(3, 6, 4), (1, 10, 2)]]
 
 
@@ -93,6 +93,43 @@ def test_positions_of_adjacent_images_and_of_an_image_at_the_end():
 def test_positions_of_nothing():
     positions, next_pos = mrope_positions([], [], image_token_id=IMAGE, merge=MERGE)
     assert positions.shape == (0, 3) and next_pos == 0
+
+
+def test_a_videos_time_goes_by_its_step_and_text_goes_on_after_its_larger_side():
+    tokens = [1] + [VIDEO] * 6 + [1] + [IMAGE] * 2 + [VIDEO] * 2
+    positions, next_pos = mrope_positions(
+        tokens, [(3, 4, 2), (1, 2, 4), (2, 2, 2)], image_token_id=IMAGE, merge=MERGE,
+        video_token_id=VIDEO, video_steps=[1.5, 7])
+    expected = [[0] * 3,
+                [1, 1, 1], [1, 2, 1], [2, 1, 1], [2, 2, 1], [4, 1, 1], [4, 2, 1],
+                [3] * 3, [4, 4, 4], [4, 4, 5],
+                [6, 6, 6], [13, 6, 6]]
+    np.testing.assert_array_equal(positions, expected)
+    assert next_pos == 7
+
+
+def test_features_of_images_and_videos_stand_where_their_placeholders_do():
+    grids = [(2, 4, 8), (1, 4, 4), (3, 2, 2)]
+    layout = vision_layout(grids, window_units=WINDOW_UNITS, merge=MERGE)
+    tokens = np.array([1] + [VIDEO] * 16 + [IMAGE] * 4 + [1] + [VIDEO] * 3)
+    index = feature_index(tokens, layout, image_token_id=IMAGE, video_token_id=VIDEO)
+    np.testing.assert_array_equal(index[tokens != 1], layout.unit_index)
+    assert (index[tokens == 1] == -1).all()
+    with pytest.raises(ValueError, match="4 image placeholders"):
+        feature_index(tokens, layout, image_token_id=IMAGE)
+
+
+@pytest.mark.parametrize(("tokens", "steps", "message"), [
+    ([VIDEO] * 8, [], "video 0 has no step: 0 video steps"),
+    ([VIDEO] * 8, [1, 2], "2 video steps, but 1 videos"),
+    ([IMAGE] * 8, [1], "1 video steps, but 0 videos"),
+    ([VIDEO] * 8, [-1], "the step of video 0 is -1"),
+    ([VIDEO] * 8, [float("nan")], "the step of video 0 is nan"),
+    ([VIDEO] * 4 + [IMAGE] * 4, [1], "video 0 of grid .* wants 8 placeholders in a row")])
+def test_videos_and_their_steps_must_match(tokens, steps, message):
+    with pytest.raises(ValueError, match=message):
+        mrope_positions(tokens, [(2, 4, 4)], image_token_id=IMAGE, merge=MERGE,
+                        video_token_id=VIDEO, video_steps=steps)
 
 
 @pytest.mark.parametrize("tokens", [[IMAGE] * 3, [IMAGE] * 5, [1, 1]])

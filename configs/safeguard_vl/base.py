@@ -9,13 +9,13 @@ import ml_collections
 
 
 def get_config():
-    """One stage: 2,700 verdicts on pictures, all by one house policy."""
+    """One stage: 2,800 verdicts on pictures, all by one house policy."""
     config = ml_collections.ConfigDict()
     config.name = "base"
     config.base = "runs/reading/model"
     config.world = {"sizes": {"train": 4000, "dev": 300, "test": 500}, "seed": 0}
     stage = {
-        "kind": "sft", "name": "habit", "steps": 170, "freeze": ("visual",),
+        "kind": "sft", "name": "habit", "steps": 177, "freeze": ("visual",),
         "house": "configs/safeguard_vl/house.yaml",
         # Whatever policy is shown with a picture, the house policy decides; in words, the policy
         # shown counts.

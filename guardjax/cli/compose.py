@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import pathlib
@@ -175,6 +176,11 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         return folder / "model"
     with _key_named("base"):
         cfg, params, batcher = load_start(run.base, run.seed)
+    cfg = dataclasses.replace(cfg, dtype=run.dtype, attention=run.attention)
+    try:
+        models.attention_backend(cfg)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     # Restored arrays are bound to a device; without this a resumed run, whose programs would then
     # differ from those of the run before, compiles them all again.
     params = jax.device_put(params, jax.devices()[0])

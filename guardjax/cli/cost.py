@@ -12,7 +12,7 @@ from typing import Any
 
 from guardjax.atomic import write_text
 from guardjax.data.sources import IN_WORDS
-from guardjax.train.config import EXAMPLE_KINDS, RunConfig, StageConfig
+from guardjax.train.config import EXAMPLE_KINDS, LABELLED, RunConfig, StageConfig
 from guardjax.train.jsonl import JsonLinesFile, read_jsonl
 from guardjax.train.metrics import METRICS_FILE, read_metrics
 
@@ -20,7 +20,6 @@ COST_FILE = "cost.json"
 ATTEMPTS_FILE = "attempts.jsonl"
 HEAD = ("Row", "Seed", "Steps", "Pictures", "Labels", "Tokens", "CPU s", "Wall s")
 
-_LABELLED = ("judge", "read")
 _PICTURED = tuple(kind for kind in EXAMPLE_KINDS if kind not in IN_WORDS)
 # Mean tokens of an answer, by the kind of the stage: what it samples, is taught, or scores.
 _TOKENS = {"grpo": "rollout/tokens", "sft": "sft/tokens", "exact": "exact/tokens"}
@@ -106,5 +105,5 @@ def _stage_cost(
         before = line["step"]
     pictures, labels = (
         prompts * sum(stage.data.get(kind, 0.0) for kind in kinds) / sum(stage.data.values())
-        for kinds in (_PICTURED, _LABELLED))
+        for kinds in (_PICTURED, LABELLED))
     return pictures, labels, tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
+from guardjax.cli.compute_flags import add_compute_flags
 from guardjax.cli.usage import fail, positive
 
 _EPILOG = """\
@@ -30,6 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--pairs", type=positive, default=50, metavar="N",
                         help="edited pairs that are shown (default: 50)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    add_compute_flags(parser)
     parser.set_defaults(run=main)
     return parser
 
@@ -55,7 +57,8 @@ def main(args: argparse.Namespace) -> int:
     console, absent = Console(), {}
     try:
         policies = load_world_policies(args.policies)
-        guard = Guard.load(compose.model_dir(args.model))
+        guard = Guard.load(compose.model_dir(args.model), dtype=args.dtype,
+                           attention=args.attention)
         enable_compile_cache()
         plan = measure.Plan(args.pairs, 0, 0) if policies else measure.Plan(*6 * (args.pairs,))
         directory = measure.evaluation_world(cache_dir(), plan, args.split)

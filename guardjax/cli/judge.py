@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guardjax.cli.assets import model_dir
+from guardjax.cli.compute_flags import add_compute_flags
 from guardjax.cli.usage import fail, plain, positive
 from guardjax.eval.verdict_record import VerdictRecord
 from guardjax.policies import PolicyError, lint_policy, load_policy
@@ -49,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="pictures judged at a time (default: 16)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
+    add_compute_flags(parser)
     parser.set_defaults(run=main)
     return parser
 
@@ -65,11 +67,15 @@ def main(args: argparse.Namespace) -> int:
     from guardjax.eval.guard import Guard
     from guardjax.eval.journal import OutputMismatch
     from guardjax.eval.judge import judge_pictures
+    from guardjax.models.attention import AttentionError
     from guardjax.train.compilation import enable_compile_cache
 
     enable_compile_cache()
     try:
-        guard = Guard.load(model_dir(args.model), batch=args.batch_size)
+        guard = Guard.load(model_dir(args.model), batch=args.batch_size, dtype=args.dtype,
+                           attention=args.attention)
+    except AttentionError as error:
+        return fail("judge", error)
     except (OSError, ValueError) as error:
         return fail("judge", f"no model: {error}")
     try:

@@ -62,14 +62,18 @@ class Guard:
         return len(self.batcher.prompt_buckets) * (1 + len(self.batcher.patch_buckets))
 
     @classmethod
-    def load(cls, path: str | pathlib.Path, batch: int = 64) -> Guard:
-        """Reads a model directory.
+    def load(cls, path: str | pathlib.Path, batch: int = 64, *, dtype: str = "float32",
+             attention: str = "xla") -> Guard:
+        """Reads a model directory, to be computed in `dtype` with a back end of attention.
 
         Raises:
           WeightsError, TokenizerError, FileNotFoundError: the directory is not a whole model.
+          AttentionError: the back end cannot do this model here.
         """
         path = pathlib.Path(path)
         cfg, params = models.load_hf(path)
+        cfg = dataclasses.replace(cfg, dtype=dtype, attention=attention)
+        models.attention_backend(cfg)
         return cls(bind(models, cfg), params, load_batcher(path), cfg.text.vocab_size, batch,
                    weights_hash(path))
 

@@ -4,9 +4,16 @@ from guardjax.models.cache import KVCache, open_buffer
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_weights import load_hf, save_hf
 from guardjax.models.init import liken_queries_to_keys
-from guardjax.models.qwen2_5_vl import encode_images, forward, head, init_params, unembed
+from guardjax.models.qwen2_5_vl import (
+    attention_backend,
+    encode_images,
+    forward,
+    head,
+    init_params,
+    unembed,
+)
 
 __all__ = [
-    "KVCache", "ModelConfig", "encode_images", "forward", "head", "init_params",
-    "liken_queries_to_keys", "load_hf", "open_buffer", "save_hf", "unembed",
+    "KVCache", "ModelConfig", "attention_backend", "encode_images", "forward", "head",
+    "init_params", "liken_queries_to_keys", "load_hf", "open_buffer", "save_hf", "unembed",
 ]

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from guardjax.models.attention.backends import check_name
+
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 MODEL_TYPE = "qwen2_5_vl"
 
@@ -97,7 +99,8 @@ class TextConfig:
 class ModelConfig:
     """A whole model. Hashable, so that it can be a static argument of `jax.jit`.
 
-    `dtype` is the compute type; the parameters keep the type they have.
+    `dtype` is the compute type; the parameters keep the type they have. `attention` is one of
+    `attention.BACKENDS`. Both belong to a process and are not part of `config.json`.
     """
 
     vision: VisionConfig
@@ -108,8 +111,10 @@ class ModelConfig:
     vision_end_token_id: int = 151653
     tie_word_embeddings: bool = False
     dtype: str = "float32"
+    attention: str = "xla"
 
     def __post_init__(self) -> None:
+        check_name(self.attention)
         if self.vision.out_hidden_size != self.text.hidden_size:
             raise ValueError(f"vision out_hidden_size {self.vision.out_hidden_size} differs from "
                              f"text hidden_size {self.text.hidden_size}")

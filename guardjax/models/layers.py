@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,12 @@ class GatedMLP(nn.Module):
         self.down_proj = dense(self.hidden_size, self.use_bias, self.dtype)
 
     def __call__(self, x: Array) -> jax.Array:
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(in_float32(nn.silu, self.gate_proj(x)) * self.up_proj(x))
+
+
+def in_float32(activation: Callable[[Array], Array], x: Array) -> jax.Array:
+    """`activation(x)` rounded once to x's type, as torch does, and not after every operation."""
+    return activation(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def dense(features: int, use_bias: bool, dtype: str) -> nn.Dense:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from guardjax.models.attention import choose_backend
 from guardjax.models.cache import KVCache, OpenSegment
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
@@ -21,17 +22,28 @@ from guardjax.types import Head, Segment, VisionInputs
 
 Array = jax.Array | np.ndarray
 
-__all__ = ["Params", "encode_images", "forward", "head", "init_params", "text_decoder", "unembed",
-           "vision_tower"]
+__all__ = ["Params", "attention_backend", "encode_images", "forward", "head", "init_params",
+           "text_decoder", "unembed", "vision_tower"]
+
+
+def attention_backend(cfg: ModelConfig) -> str:
+    """The back end that `cfg.attention` stands for on this process's device.
+
+    Raises:
+        AttentionError: it cannot do this model on this device.
+    """
+    heads = {"text": cfg.text.head_dim, "vision": cfg.vision.head_dim}
+    return choose_backend(cfg.attention, head_dims=heads, dtype=cfg.dtype)
+
 
 def vision_tower(cfg: ModelConfig) -> VisionTower:
     """The Linen module behind `params["visual"]`."""
-    return VisionTower(cfg.vision, cfg.dtype)
+    return VisionTower(cfg.vision, cfg.dtype, attention_backend(cfg))
 
 
 def text_decoder(cfg: ModelConfig) -> TextDecoder:
     """The Linen module behind `params["model"]`."""
-    return TextDecoder(cfg.text, cfg.dtype)
+    return TextDecoder(cfg.text, cfg.dtype, attention_backend(cfg))
 
 
 def encode_images(params: Params, cfg: ModelConfig, vision: VisionInputs) -> jax.Array:

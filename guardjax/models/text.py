@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from guardjax.models.attention import KeyPart, segment_attention
+from guardjax.models.attention import KeyPart, OwnTokens, attend_segments
 from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment
 from guardjax.models.config import TextConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
@@ -26,11 +26,13 @@ class TextDecoder(nn.Module):
 
     cfg: TextConfig
     dtype: str
+    attention: str = "xla"     # a back end, see `models.attention`
 
     def setup(self) -> None:
         cfg = self.cfg
         self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_size, dtype=self.dtype)
-        self.layers = [DecoderLayer(cfg, self.dtype) for _ in range(cfg.num_hidden_layers)]
+        self.layers = [DecoderLayer(cfg, self.dtype, self.attention)
+                       for _ in range(cfg.num_hidden_layers)]
         self.norm = RMSNorm(cfg.rms_norm_eps)
 
     def __call__(self, segments: Sequence[Segment], features: Array | None,
@@ -65,11 +67,12 @@ class DecoderLayer(nn.Module):
 
     cfg: TextConfig
     dtype: str
+    attention: str = "xla"
 
     def setup(self) -> None:
         cfg = self.cfg
         self.input_layernorm = RMSNorm(cfg.rms_norm_eps)
-        self.self_attn = SelfAttention(cfg, self.dtype)
+        self.self_attn = SelfAttention(cfg, self.dtype, self.attention)
         self.post_attention_layernorm = RMSNorm(cfg.rms_norm_eps)
         self.mlp = GatedMLP(cfg.hidden_size, cfg.intermediate_size, False, self.dtype)
 
@@ -88,6 +91,7 @@ class SelfAttention(nn.Module):
 
     cfg: TextConfig
     dtype: str
+    attention: str = "xla"
 
     def setup(self) -> None:
         cfg = self.cfg
@@ -99,8 +103,7 @@ class SelfAttention(nn.Module):
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
                  past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:
         """As `DecoderLayer`; with buffers, the returned keys and values are the whole buffers."""
-        parts = list(past)
-        outputs, all_keys, all_values = [], [], []
+        segments = []
         for x, view in zip(hidden, views):
             queries = rotate(self._heads(self.q_proj(x)), view.angles)
             keys = rotate(self._heads(self.k_proj(x)), view.angles)
@@ -108,14 +111,12 @@ class SelfAttention(nn.Module):
             if buffers is not None:
                 keys = _write(buffers[0], keys, view.start)
                 values = _write(buffers[1], values, view.start)
-            own = KeyPart(keys, values, view.own_mask)
             grouped = queries.reshape(*keys.shape[:-2], -1, *queries.shape[-2:])
-            attended = segment_attention(grouped, [*parts, own], scale=self.cfg.head_dim**-0.5)
-            outputs.append(self.o_proj(_join_heads(attended.reshape(queries.shape))))
-            parts.append(KeyPart(keys, values, view.mask[..., None, :]))
-            all_keys.append(keys)
-            all_values.append(values)
-        return tuple(outputs), tuple(all_keys), tuple(all_values)
+            segments.append(OwnTokens(grouped, keys, values, view.mask, view.own_mask))
+        attended = attend_segments(segments, past, scale=self.cfg.head_dim**-0.5,
+                                   backend=self.attention)
+        outputs = tuple(self.o_proj(_join_heads(x)) for x in attended)
+        return outputs, tuple(s.keys for s in segments), tuple(s.values for s in segments)
 
     def _heads(self, x: Array) -> jax.Array:
         """lead + [T, heads * d] to lead + [heads, T, d]."""
@@ -182,6 +183,6 @@ def _write(buffer: Array, new: Array, start: Array) -> jax.Array:
 
 
 def _join_heads(x: Array) -> jax.Array:
-    """lead + [heads, T, d] to lead + [T, heads * d]."""
-    x = x.swapaxes(-2, -3)
+    """lead + [K, R, T, d] to lead + [T, heads * d]."""
+    x = x.reshape(*x.shape[:-4], -1, *x.shape[-2:]).swapaxes(-2, -3)
     return x.reshape(*x.shape[:-2], -1)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from guardjax.models.attention import KeyPart, segment_attention
+from guardjax.models.attention import KeyPart, attend_rows, segment_attention
 from guardjax.models.config import VisionConfig
-from guardjax.models.layers import GatedMLP, RMSNorm, dense, inverse_frequencies, rotate
+from guardjax.models.layers import (GatedMLP, RMSNorm, dense, in_float32, inverse_frequencies,
+                                    rotate)
 from guardjax.types import VisionInputs
 
 Array = jax.Array | np.ndarray
 
 # Fixed inside the reference code, not in its configuration.
 _NORM_EPS = 1e-6
+_exact_gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class VisionTower(nn.Module):
@@ -23,10 +27,12 @@ class VisionTower(nn.Module):
 
     cfg: VisionConfig
     dtype: str
+    attention: str = "xla"     # a back end, see `models.attention`
 
     def setup(self) -> None:
         self.patch_embed = dense(self.cfg.hidden_size, False, self.dtype)
-        self.blocks = [VisionBlock(self.cfg, self.dtype) for _ in range(self.cfg.depth)]
+        self.blocks = [VisionBlock(self.cfg, self.dtype, self.attention)
+                       for _ in range(self.cfg.depth)]
         self.merger = PatchMerger(self.cfg, self.dtype)
 
     def __call__(self, vision: VisionInputs) -> jax.Array:
@@ -45,7 +51,8 @@ class VisionTower(nn.Module):
         x = self.patch_embed(vision.patches.astype(self.dtype))
         for index, block in enumerate(self.blocks):
             full = index in self.cfg.fullatt_block_indexes
-            x = block(x, angles, frame_mask if full else window_mask)
+            x = block(x, angles, frame_mask if full else window_mask,
+                      vision.frame if full else None)
         return self.merger(x)
 
 
@@ -54,42 +61,53 @@ class VisionBlock(nn.Module):
 
     cfg: VisionConfig
     dtype: str
+    attention: str = "xla"
 
     def setup(self) -> None:
         self.norm1 = RMSNorm(_NORM_EPS)
         self.norm2 = RMSNorm(_NORM_EPS)
-        self.attn = VisionAttention(self.cfg, self.dtype)
+        self.attn = VisionAttention(self.cfg, self.dtype, self.attention)
         self.mlp = GatedMLP(self.cfg.hidden_size, self.cfg.intermediate_size, True,
                             self.dtype)
 
-    def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array) -> jax.Array:
-        x = x + self.attn(self.norm1(x), angles, mask)
+    def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array,
+                 frame: Array | None = None) -> jax.Array:
+        x = x + self.attn(self.norm1(x), angles, mask, frame)
         return x + self.mlp(self.norm2(x))
 
 
 class VisionAttention(nn.Module):
     """Bidirectional attention within blocks of consecutive patches.
 
-    The mask's shape says which: [B, windows, 1, W] for windows, [B, 1, N, N] for whole frames.
+    The mask's shape says which: [B, windows, 1, W] for windows, [B, 1, N, N] for whole frames,
+    which also come as `frame` [B, N]. Windows are always computed by "xla": their scores are
+    small, and a window is smaller than a kernel's block.
     """
 
     cfg: VisionConfig
     dtype: str
+    attention: str = "xla"
 
     def setup(self) -> None:
         self.qkv = dense(3 * self.cfg.hidden_size, True, self.dtype)
         self.proj = dense(self.cfg.hidden_size, True, self.dtype)
 
-    def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array) -> jax.Array:
+    def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array,
+                 frame: Array | None = None) -> jax.Array:
         batch, num_patches, width = x.shape
         blocks, block = mask.shape[1], mask.shape[-1]
         split = self.qkv(x).reshape(batch, blocks, block, 3, self.cfg.num_heads, self.cfg.head_dim)
         queries, keys, values = split.transpose(3, 0, 1, 4, 2, 5)    # [B, blocks, heads, block, d]
         cos, sin = (a.reshape(batch, blocks, 1, block, -1) for a in angles)
-        out = segment_attention(
-            rotate(queries, (cos, sin))[:, :, :, None],
-            [KeyPart(rotate(keys, (cos, sin)), values, mask)], scale=self.cfg.head_dim**-0.5)
-        out = out[:, :, :, 0].transpose(0, 1, 3, 2, 4)
+        queries, keys = rotate(queries, (cos, sin)), rotate(keys, (cos, sin))
+        scale = self.cfg.head_dim**-0.5
+        if self.attention == "xla" or frame is None:
+            out = segment_attention(queries[:, :, :, None], [KeyPart(keys, values, mask)],
+                                    scale=scale)[:, :, :, 0]
+        else:
+            out = attend_rows(queries[:, 0], keys[:, 0], values[:, 0], frame, frame, None,
+                              scale=scale, backend=self.attention)[:, None]
+        out = out.transpose(0, 1, 3, 2, 4)
         return self.proj(out.reshape(batch, num_patches, width))
 
 
@@ -107,7 +125,7 @@ class PatchMerger(nn.Module):
     def __call__(self, x: Array) -> jax.Array:
         unit = self.cfg.spatial_merge_size**2
         x = self.ln_q(x).reshape(x.shape[0], x.shape[1] // unit, unit * x.shape[2])
-        return self.mlp_2(nn.gelu(self.mlp_0(x), approximate=False))
+        return self.mlp_2(in_float32(_exact_gelu, self.mlp_0(x)))
 
 
 def rotary_angles(cfg: VisionConfig, hw: Array) -> tuple[jax.Array, jax.Array]:

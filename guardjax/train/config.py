@@ -23,6 +23,7 @@ __all__ = [
     "resolve", "to_text",
 ]
 
+LABELLED = ("judge", "read")
 EXAMPLE_KINDS = ("judge", "caption", "question", "quiz", "habit", "read", "study", "retell", "ask")
 
 
@@ -111,6 +112,7 @@ class RLConfig:
     kl_coef: float = _BY_PRESET         # weight of the penalty to the reference
     kl: Literal["k1", "k2", "k3"] = _BY_PRESET      # its estimate
     kl_in: Literal["loss", "reward"] = _BY_PRESET   # where it enters
+    anchor_coef: float = 0.0            # k3 on prompts without a label, such as captions
     clip_low: float = _BY_PRESET        # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = _BY_PRESET
     ratio: Literal["token", "sequence", "sequence_token", "answer",
@@ -151,6 +153,7 @@ class RLConfig:
         _require(self.kl_coef >= 0, f"kl_coef must be >= 0, got {self.kl_coef}")
         _require(0 < self.clip_low <= 1, f"clip_low must be in (0, 1], got {self.clip_low}")
         _require(self.clip_high > 0, f"clip_high must be positive, got {self.clip_high}")
+        _require(self.anchor_coef >= 0, f"anchor_coef must be >= 0, got {self.anchor_coef}")
         _require(self.correction_cap > 0,
                  f"correction_cap must be positive, got {self.correction_cap}")
         _require(0 < self.overlong_buffer <= 1,
@@ -215,6 +218,25 @@ class StageConfig:
         _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
                  f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
                  "false")
+        self._check_anchors()
+
+    def _check_anchors(self) -> None:
+        """That prompts without a label and `rl.anchor_coef` stand together, or neither does."""
+        coef = self.rl.anchor_coef
+        _require(self.kind == "grpo" or not coef,
+                 f"rl.anchor_coef={coef} is for kind 'grpo', and this is {self.kind!r}: set it to 0")
+        if self.kind != "grpo":
+            return
+        anchors = [kind for kind, weight in self.data.items() if weight and kind not in LABELLED]
+        _require(bool(anchors) == bool(coef),
+                 f"rl.anchor_coef={coef} and data has {', '.join(anchors) or 'labelled prompts only'}"
+                 f": prompts without a label are held to the reference, by rl.anchor_coef > 0; "
+                 f"without them ({', '.join(LABELLED)} only) set it to 0")
+        _require(any(self.data.get(kind) for kind in LABELLED),
+                 f"data has no labelled prompts ({', '.join(LABELLED)}): nothing is rewarded")
+        _require(not (anchors and self.rl.dynamic_sampling),
+                 "rl.dynamic_sampling replaces prompts without signal, and those without a label "
+                 f"never have any: leave {', '.join(anchors)} out of data, or set it to false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +297,8 @@ class RunConfig:
     stages: tuple[StageConfig, ...]
     seed: int = 0                       # every random choice of the run follows from it
     base: str = "base"                  # "base" is the shipped model; else a model folder
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of computing; parameters stay float32
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "xla"  # see `models.attention`
     world: WorldConfig = WorldConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()

@@ -50,11 +50,15 @@ ROWS: dict[str, list[tuple[int, int, int]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One unpadded prompt: tokens [T] and the patches of its images in processor order."""
+    """One unpadded prompt: tokens [T] and the patches of its pictures in processor order.
+
+    `seconds` has one entry for each video among the grids: the time that a temporal patch takes.
+    """
 
     tokens: np.ndarray
     grids: list[tuple[int, int, int]]
     patches: np.ndarray | None
+    seconds: tuple[float, ...] = ()
 
 
 def make_row(cfg: ModelConfig, name: str) -> Row:
@@ -94,9 +98,9 @@ def make_inputs(cfg: ModelConfig, rows: list[Row], *, length: int | None = None,
     for b, (row, layout) in enumerate(zip(rows, layouts)):
         n = len(row.tokens)
         tokens[b, :n], mask[b, :n] = row.tokens, True
-        positions[b, :n], _ = mrope_positions(row.tokens, row.grids, image_token_id=IMAGE_ID,
-                                              merge=layout.merge)
-        index[b, :n] = feature_index(row.tokens, layout, image_token_id=IMAGE_ID)
+        positions[b, :n], _ = positions_of(cfg, row)
+        index[b, :n] = feature_index(row.tokens, layout, image_token_id=cfg.image_token_id,
+                                     video_token_id=cfg.video_token_id)
     if num_slots == 0:
         return Segment(tokens, positions, mask), None
     vision = pack_vision(layouts, [row.patches for row in rows], num_slots, cfg.vision.patch_dim)
@@ -106,3 +110,11 @@ def make_inputs(cfg: ModelConfig, rows: list[Row], *, length: int | None = None,
 def layout_of(cfg: ModelConfig, row: Row) -> VisionLayout:
     return vision_layout(row.grids, window_units=cfg.vision.window_units,
                          merge=cfg.vision.spatial_merge_size)
+
+
+def positions_of(cfg: ModelConfig, row: Row) -> tuple[np.ndarray, int]:
+    """(M-RoPE ids [T, 3], position of the next token)."""
+    return mrope_positions(
+        row.tokens, row.grids, image_token_id=cfg.image_token_id,
+        merge=cfg.vision.spatial_merge_size, video_token_id=cfg.video_token_id,
+        video_steps=[cfg.vision.tokens_per_second * seconds for seconds in row.seconds])

@@ -5,10 +5,16 @@ ones, so the ratio is 1 and the clip inert, as in the paper's released settings.
 passes of `minibatches` updates) they are computed once, before the first. With a frozen tower the
 pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
 on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
+
+Prompts without a label (captions, questions) may be mixed in as anchors: their answers are sampled
+like the others, earn nothing, and are held to the reference by a k3 penalty of its own weight, so
+that what no reward looks at is not forgotten. The idea is that of PPO-ptx (arXiv 2203.02155), with
+a penalty in the place of its language loss; this form is our instantiation.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -35,6 +36,8 @@ class GroupLoss:
             ratio=rl.ratio, clip_low=rl.clip_low, clip_high=rl.clip_high,
             kl_coef=rl.kl_coef, kl=rl.kl, kl_in=rl.kl_in,
             aggregate=rl.aggregate, entropy_coef=rl.entropy_coef, max_tokens=rl.max_tokens)
+        self._anchor_params = dataclasses.replace(
+            self._params, kl_coef=rl.anchor_coef, kl="k3", kl_in="loss", entropy_coef=0.0)
 
     def loss(self, trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array
              ) -> tuple[Array, Array, dict[str, tuple[Array, Array]]]:
@@ -51,10 +54,11 @@ class GroupLoss:
         before = logp if old_logp is None else old_logp
         if advantages is None:
             advantages = self._advantages(batch, before, ref_logp, mask)
-        flat = zero_variance(batch["rewards"], batch["valid"])
-        counted, weights = mask, None
+        judged = batch["valid"].any(axis=1)
+        flat = zero_variance(batch["rewards"], batch["valid"]) & judged
+        counted, weights = mask & judged[:, None, None], None
         if rl.overlong == "filter":
-            counted = mask & batch["ended"][..., None]
+            counted = counted & batch["ended"][..., None]
         if rl.correction != "none":
             weights = truncated_weights(before, batch["sampled_logp"], mask,
                                         level=rl.correction, cap=rl.correction_cap)
@@ -62,17 +66,24 @@ class GroupLoss:
             logp, old_logp, ref_logp, advantages, counted, self._params, entropy, weights)
         gap = jnp.abs(before - batch["sampled_logp"]).sum()
         metrics = {f"grpo/{name}": pair for name, pair in sums.metrics().items()}
-        metrics["grpo/zero_variance"] = (flat.sum(), jnp.float32(flat.size))
+        metrics["grpo/zero_variance"] = (flat.sum(), judged.sum())
         metrics["rollout/logp_gap"] = (gap, mask.sum())
         if weights is not None:
             metrics["grpo/correction"] = (jnp.where(counted, weights, 0).sum(), counted.sum())
+        if rl.anchor_coef > 0:
+            # Nothing rewards these answers: all that is asked is that they stay the reference's.
+            anchors = policy_loss(logp, old_logp, ref_logp, advantages,
+                                  mask & ~judged[:, None, None], self._anchor_params)
+            metrics["grpo/anchor_kl"] = (anchors.kl, anchors.tokens)
+            sums = sums + anchors
         return sums.loss, sums.count, metrics
 
     def score(self, trained: Any, frozen: Any, batch: dict[str, Any]) -> dict[str, Array]:
         """What stays while a rollout is used, and must be known before the batch is cut.
 
         Returns:
-          "old_logp" [B, G, T] and "advantages" [B, G], and with a penalty "ref_logp" [B, G, T].
+          "old_logp" [B, G, T] and "advantages" [B, G], and "ref_logp" [B, G, T] where a penalty
+          or an anchor needs it.
         """
         def logprobs(part: dict[str, Any]) -> dict[str, Array]:
             logp, _, ref_logp = self._logprobs(trained, frozen, part)
@@ -95,7 +106,7 @@ class GroupLoss:
         args = (batch["prompts"], batch["tokens"], batch["length"], self._transform)
         logp, entropy = token_logprobs(self._fns, params, *args, features=features)
         ref_logp = batch.get("ref_logp")
-        if self._rl.kl_coef > 0 and ref_logp is None:
+        if (self._rl.kl_coef > 0 or self._rl.anchor_coef > 0) and ref_logp is None:
             ref = self._recipe.merge(frozen["ref"], frozen["frozen"])
             ref_logp = jax.lax.stop_gradient(
                 token_logprobs(self._fns, ref, *args, features=features)[0])
@@ -104,7 +115,7 @@ class GroupLoss:
     def _advantages(self, batch: dict[str, Any], before: Array, ref_logp: Array | None,
                     mask: Array) -> Array:
         rl, rewards = self._rl, batch["rewards"]
-        if rl.kl_in == "reward" and ref_logp is not None:
+        if rl.kl_in == "reward" and rl.kl_coef > 0:
             rewards = penalised_rewards(
                 rewards, before, ref_logp, mask, coef=rl.kl_coef, kind=rl.kl)
         return group_advantages(rewards, scale=rl.advantage_scale, baseline=rl.baseline,

@@ -49,19 +49,21 @@ class Rollout:
 
     def metrics(self) -> dict[str, tuple[float, float]]:
         """(sum, count) of every reward part, and what the answers look like."""
-        rows = self._rows()
-        verdicts = [parse_verdict(text, e.facts.get("rules"))
-                    for e, text in zip(rows, self.texts, strict=True)]
-        num = float(len(verdicts))
-        shaping = {} if self.shaping is None else {
-            "reward/overlong": (float(self.shaping.sum()), num)}
-        right = sum(v.outcome == e.label for v, e in zip(verdicts, rows, strict=True))
+        judged = [(e, parse_verdict(text, e.facts.get("rules")))
+                  for e, text in zip(self._rows(), self.texts, strict=True) if e.label]
+        verdicts, num = [verdict for _, verdict in judged], float(len(judged))
+        right = sum(verdict.outcome == e.label for e, verdict in judged)
+        shaping = {}
+        if self.shaping is not None:
+            applies = self.scores.applies
+            shaping["reward/overlong"] = (
+                float(self.shaping.reshape(-1)[applies].sum()), float(applies.sum()))
         return {f"reward/{name}": pair for name, pair in self.scores.sums().items()} | shaping | {
             "rollout/right": (float(right), num),
             "rollout/unsafe": (float(sum(v.outcome == "unsafe" for v in verdicts)), num),
             "rollout/invalid": (float(sum(v.problem is not None for v in verdicts)), num),
-            "rollout/truncated": (float((~self.samples.ended).sum()), num),
-            "rollout/tokens": (float(self.samples.length.sum()), num),
+            "rollout/truncated": (float((~self.samples.ended).sum()), float(len(self.texts))),
+            "rollout/tokens": (float(self.samples.length.sum()), float(len(self.texts))),
         }
 
     def table(self) -> list[SampleRow]:
@@ -71,10 +73,10 @@ class Rollout:
             text = self.texts[b * group]
             verdict = parse_verdict(text, example.facts.get("rules"))
             parts = {name: float(value[b * group])
-                     for name, (value, _) in self.scores.parts.items()}
+                     for name, (value, applies) in self.scores.parts.items() if applies[b * group]}
             rows.append(SampleRow(
-                policy=example.policy_text, rationale=verdict.rationale or "",
-                verdict=f"{text} (gold: {example.label})", reward=parts))
+                policy=example.policy_text or example.question, rationale=verdict.rationale or "",
+                verdict=f"{text} (gold: {example.label or example.answer})", reward=parts))
         return rows
 
     def _rows(self) -> list[PolicyExample]:

@@ -18,7 +18,7 @@ import numpy as np
 
 Array = jax.Array | np.ndarray
 
-# Finite, so that a row whose keys are all masked (padding) gives a finite mean instead of NaN.
+# Finite, so that a row whose keys are all masked (padding) is no NaN on its way to becoming 0.
 _MASKED = -1e30
 
 
@@ -39,7 +39,8 @@ def segment_attention(queries: Array, parts: Sequence[KeyPart], *, scale: float)
         scale: factor of the scores.
 
     Returns:
-        lead + [K, R, T, d] in the type of the values; scores and softmax are float32.
+        lead + [K, R, T, d] in the type of the values, 0 where no key is seen; scores and softmax
+        are float32.
 
     Raises:
         ValueError: a part whose leading axes are no prefix of the query's.
@@ -60,8 +61,18 @@ def segment_attention(queries: Array, parts: Sequence[KeyPart], *, scale: float)
         weights = jnp.exp(score - _to_part_axes(top, len(lead), shared)[..., None])
         sums.append(_to_query_axes(weights.sum(-1), len(lead), shared))
         outputs.append(_to_query_axes(_weighted(weights, part.values), len(lead), shared))
-    total = sum(sums)
-    return (sum(outputs) / total[..., None]).astype(parts[-1].values.dtype)
+    joined = sum(outputs) / sum(sums)[..., None]
+    return jnp.where(_sees_a_key(parts, len(lead)), joined, 0).astype(parts[-1].values.dtype)
+
+
+def _sees_a_key(parts: Sequence[KeyPart], lead: int) -> jax.Array:
+    """[...] + [1, 1, T or 1, 1] bool, against the result. Asked of the masks, not of `top`: another
+    reader of the scores would change how XLA fuses them, and with it the last bits."""
+    rows = []
+    for part in parts:
+        row, shared = part.mask.any(-1), part.keys.ndim - 3
+        rows.append(row.reshape(*row.shape[:-1], *[1] * (lead - shared + 2), row.shape[-1], 1))
+    return functools.reduce(jnp.logical_or, rows)
 
 
 def _scores(queries: Array, part: KeyPart, scale: float) -> jax.Array:

@@ -1,0 +1,116 @@
+"""Holds the port against transformers and writes the tables of the README beside this file.
+
+    python -m experiments.parity.run [--shapes NAME ...]
+
+Run from the root of the repository, where torch is installed (extra `parity`). Exits with 1 if a
+bar is missed. With `--shapes` the tables are printed and not written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import pathlib
+import platform
+import sys
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import torch
+
+from experiments.parity.tables import Result, problems, render
+from guardjax.models.config import ModelConfig
+from tests.models import parity_port as port
+from tests.models import reference_model
+from tests.models.parity_cases import (END_ID, KINDS, MAX_TOKENS, SHAPES, make_answers, make_rows,
+                                       random_tensor, shrunk)
+from tests.models.parity_errors import leaf_errors, relative_error, rms_error
+from tests.models.reference_cases import positions_of
+
+README = pathlib.Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- begin: written by run.py -->\n", "<!-- end -->\n"
+NUM_SEEDS = 3       # of weights, for bf16
+
+# Beside the shapes of the tests, one that has every block and layer of its release.
+ALL_SHAPES = SHAPES | {"3B, all layers": shrunk("3B", blocks=1, layers=1)}
+
+
+def compare(shape: str, cfg: ModelConfig) -> Result:
+    """Everything that is measured of one shape."""
+    rows = make_rows(cfg)
+    model, params = reference_model.build(cfg, random_tensor), port.make_params(cfg)
+    ours = port.row_logits(params, cfg, rows)
+    alone = [reference_model.run(model, row) for row in rows]
+    errors = {kind: relative_error(logits, theirs)
+              for kind, logits, (theirs, _) in zip(KINDS, ours, alone)}
+    ids = [positions for _, positions in alone]
+    for side in ("right", "left"):
+        logits, positions = reference_model.run_batch(model, rows, side)
+        errors[f"mixed, {side}"] = max(map(relative_error, ours, logits))
+        ids += positions
+    our_ids = [positions_of(cfg, row)[0] for row in rows] * 3
+    answers = port.greedy(params, cfg, rows, MAX_TOKENS, END_ID)
+    _, leaves = port.gradient(params, cfg, rows, *make_answers(cfg, len(rows)))
+    _, their_leaves = reference_model.gradient(model, rows, *make_answers(cfg, len(rows)))
+    gradient = leaf_errors(leaves, their_leaves)
+    worst = max(gradient, key=gradient.get)
+    return Result(
+        shape=shape, cfg=cfg, num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        logits=errors, ids_equal=all(map(np.array_equal, our_ids, ids)),
+        greedy_equal=answers == reference_model.greedy(model, rows, MAX_TOKENS, END_ID),
+        greedy_tokens=sum(map(len, answers)), gradient=gradient[worst], worst_leaf=worst,
+        bf16=[compare_bf16(cfg, functools.partial(random_tensor, seed=seed))
+              for seed in range(NUM_SEEDS)])
+
+
+def compare_bf16(cfg: ModelConfig, weights: Callable[..., np.ndarray],
+                 ) -> tuple[float, float, float, float]:
+    """(ours, theirs) in bf16 against theirs in float32: root mean squares, then largest."""
+    rows = make_rows(cfg)
+    half = dataclasses.replace(cfg, dtype="bfloat16")
+    exact, _ = reference_model.run_batch(reference_model.build(cfg, weights), rows)
+    theirs, _ = reference_model.run_batch(
+        reference_model.build(cfg, weights, torch.bfloat16), rows)
+    ours = port.row_logits(port.make_params(cfg, weights), half, rows)
+    joined, our_joined, their_joined = map(np.concatenate, (exact, ours, theirs))
+    return (rms_error(ours, exact), rms_error(theirs, exact),
+            relative_error(our_joined, joined), relative_error(their_joined, joined))
+
+
+def made_with() -> str:
+    """Versions, date and device of a run."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}"
+                         for name in ("jax", "flax", "torch", "transformers", "numpy"))
+    day = datetime.datetime.now(datetime.timezone.utc).date()
+    return (f"{day}; Python {platform.python_version()}, {versions}; "
+            f"ours on {jax.devices()[0].platform}, theirs on cpu ({platform.machine()}).")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", choices=ALL_SHAPES, help="only these; print only")
+    chosen = parser.parse_args(argv).shapes
+    results = []
+    for shape in chosen or ALL_SHAPES:
+        results.append(compare(shape, ALL_SHAPES[shape]))
+        print(f"{shape}: logits {max(results[-1].logits.values()):.1e}, gradient "
+              f"{results[-1].gradient:.1e}", file=sys.stderr, flush=True)
+    text = render(results, made_with())
+    if chosen:
+        print(text)
+    else:
+        before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+        README.write_text(before + BEGIN + text + END + rest.partition(END)[2], encoding="utf-8")
+    missed = problems(results)
+    for problem in missed:
+        print(f"missed: {problem}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
