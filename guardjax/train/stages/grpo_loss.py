@@ -49,13 +49,14 @@ class GroupLoss:
         del key
         rl = self._rl
         logp, entropy, ref_logp = self._logprobs(trained, frozen, batch)
-        mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
         old_logp, advantages = batch.get("old_logp"), batch.get("advantages")
         before = logp if old_logp is None else old_logp
         if advantages is None:
-            advantages = self._advantages(batch, before, ref_logp, mask)
+            advantages = self._advantages(batch, before, ref_logp)
         judged = batch["valid"].any(axis=1)
         flat = zero_variance(batch["rewards"], batch["valid"]) & judged
+        mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
+        gap = jnp.abs(before - batch["sampled_logp"]).sum()
         counted, weights = mask & judged[:, None, None], None
         if rl.overlong == "filter":
             counted = counted & batch["ended"][..., None]
@@ -64,7 +65,6 @@ class GroupLoss:
                                         level=rl.correction, cap=rl.correction_cap)
         sums = policy_loss(
             logp, old_logp, ref_logp, advantages, counted, self._params, entropy, weights)
-        gap = jnp.abs(before - batch["sampled_logp"]).sum()
         metrics = {f"grpo/{name}": pair for name, pair in sums.metrics().items()}
         metrics["grpo/zero_variance"] = (flat.sum(), judged.sum())
         metrics["rollout/logp_gap"] = (gap, mask.sum())
@@ -93,8 +93,7 @@ class GroupLoss:
         parts = self._rl.minibatches * self._rl.micro_batches
         found = logprobs(batch) if parts == 1 else join_parts(
             jax.lax.map(logprobs, split_parts(batch, parts)))
-        mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
-        advantages = self._advantages(batch, found["old_logp"], found.get("ref_logp"), mask)
+        advantages = self._advantages(batch, found["old_logp"], found.get("ref_logp"))
         return found | {"advantages": advantages}
 
     def _logprobs(self, trained: Any, frozen: Any, batch: dict[str, Any]
@@ -112,10 +111,10 @@ class GroupLoss:
                 token_logprobs(self._fns, ref, *args, features=features)[0])
         return logp, entropy, ref_logp
 
-    def _advantages(self, batch: dict[str, Any], before: Array, ref_logp: Array | None,
-                    mask: Array) -> Array:
+    def _advantages(self, batch: dict[str, Any], before: Array, ref_logp: Array | None) -> Array:
         rl, rewards = self._rl, batch["rewards"]
         if rl.kl_in == "reward" and rl.kl_coef > 0:
+            mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
             rewards = penalised_rewards(
                 rewards, before, ref_logp, mask, coef=rl.kl_coef, kind=rl.kl)
         return group_advantages(rewards, scale=rl.advantage_scale, baseline=rl.baseline,
