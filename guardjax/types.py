@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array | np.ndarray
@@ -66,6 +67,22 @@ class PromptBatch:
     prompt: Segment                      # lead [B], padded on the right
     next_pos: Array                      # [B] int32, the position of the first answer token
     vision: VisionInputs | None = None
+
+
+@flax.struct.dataclass
+class Head:
+    """How hidden states become logits, with the vocabulary along an axis that can be cut."""
+
+    weight: Array    # [V, D] (an embedding that is tied) or [D, V]
+    vocab_axis: int = flax.struct.field(pytree_node=False)      # 0 or 1
+    dtype: str = flax.struct.field(pytree_node=False)           # of both factors of the product
+
+    def product(self, hidden: Array, weight: Array) -> jax.Array:
+        """Logits `[..., v]` float32 of hidden states `[..., D]`; `weight` may be a cut of v."""
+        axes = ((hidden.ndim - 1,), (1 - self.vocab_axis,))
+        return jax.lax.dot_general(
+            jnp.asarray(hidden, self.dtype), jnp.asarray(weight, self.dtype), (axes, ((), ())),
+            preferred_element_type=jnp.float32)
 
 
 @flax.struct.dataclass

@@ -37,8 +37,9 @@ def row(kind: str, policies: str, **optim: float) -> ml_collections.ConfigDict:
         stage["steps"] = STEPS * 5 // 4
         stage["data"] = {"judge": 0.8, "caption": 0.14, "question": 0.06}
         # A base that is sure of its verdict gives groups without signal: sampled at 1.5, half of
-        # them differ. No group std (it lifts nearly unanimous groups), k3 to the base.
-        stage["rl"] = {"group_size": 8, "max_tokens": 12, "temperature": 1.5, "kl_coef": 0.01,
-                       "anchor_coef": 3.0, "entropy_coef": 0.005, "advantage_scale": "none"}
+        # them differ. The preset has no group std (it lifts nearly unanimous groups) and k3 to the
+        # base; its fields are not repeated, so that `stages.0.rl.preset=gspo` is all of GSPO.
+        stage["rl"] = {"preset": "default", "group_size": 8, "max_tokens": 12, "temperature": 1.5,
+                       "entropy_coef": 0.005, "anchor_coef": 3.0}
     config.stages = (ml_collections.ConfigDict(stage),)
     return config

@@ -8,6 +8,8 @@ _EPILOG = """\
 example:
   guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/grpo_varied \\
       stages.0.steps=200 seed=1
+  guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/gspo \\
+      stages.0.rl.preset=gspo
 
 A run that was stopped goes on where it was when the same command is given again. The trained model
 is written to OUT/model as Hugging Face lays it out; adapters (lora.rank) are in it, and beside it

@@ -193,7 +193,8 @@ class BatchSource:
         for attempt in range(10 * _TRIES):
             first = 2 * int(rng.integers(len(self._records) // 2))
             before, after = self._records[first], self._records[first + 1]
-            changed = tuple(set(before.objects) ^ set(after.objects))
+            # Sorted: the order of a set differs from process to process.
+            changed = tuple(sorted(set(before.objects) ^ set(after.objects)))
             policy, wording = self._draw(rng, changed)
             verdicts = {policy.judge(r.attributes).verdict for r in (before, after)}
             labels |= verdicts

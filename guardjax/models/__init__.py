@@ -8,11 +8,12 @@ from guardjax.models.qwen2_5_vl import (
     attention_backend,
     encode_images,
     forward,
+    head,
     init_params,
     unembed,
 )
 
 __all__ = [
-    "KVCache", "ModelConfig", "attention_backend", "encode_images", "forward", "init_params",
-    "liken_queries_to_keys", "load_hf", "open_buffer", "save_hf", "unembed",
+    "KVCache", "ModelConfig", "attention_backend", "encode_images", "forward", "head",
+    "init_params", "liken_queries_to_keys", "load_hf", "open_buffer", "save_hf", "unembed",
 ]

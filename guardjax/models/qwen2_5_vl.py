@@ -19,11 +19,11 @@ from guardjax.models.init import Params, init_params
 from guardjax.models.linear import product
 from guardjax.models.text import TextDecoder
 from guardjax.models.vision import VisionTower
-from guardjax.types import Segment, VisionInputs
+from guardjax.types import Head, Segment, VisionInputs
 
 Array = jax.Array | np.ndarray
 
-__all__ = ["Params", "attention_backend", "encode_images", "forward", "init_params",
+__all__ = ["Params", "attention_backend", "encode_images", "forward", "head", "init_params",
            "text_decoder", "unembed", "vision_tower"]
 
 
@@ -97,6 +97,13 @@ def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
         return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
                           preferred_element_type=jnp.float32)
     return product(hidden, params["lm_head"], cfg.dtype, jnp.float32)
+
+
+def head(params: Params, cfg: ModelConfig) -> Head:
+    """What `unembed` multiplies with, as it is stored."""
+    if cfg.tie_word_embeddings:
+        return Head(params["model"]["embed_tokens"]["embedding"], vocab_axis=0, dtype=cfg.dtype)
+    return Head(params["lm_head"]["kernel"], vocab_axis=1, dtype=cfg.dtype)
 
 
 def _check_fits(segments: Sequence[Segment], buffer: OpenSegment) -> None:

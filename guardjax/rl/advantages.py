@@ -13,7 +13,7 @@ EQUAL_WITHIN = 1e-6
 # Added to the standard deviation, which is never 0 where it divides.
 STD_FLOOR = 1e-6
 
-Scale = Literal["group_std", "none", "batch_std"]
+Scale = Literal["group_std", "none", "batch_std", "centred_std"]
 Baseline = Literal["mean", "leave_one_out"]
 
 
@@ -31,11 +31,13 @@ def group_advantages(
     | "group_std" | "mean" | GRPO (arXiv 2402.03300), DAPO: `(R - mean_G) / std_G` |
     | "none" | "mean" | Dr. GRPO (2503.20783): `R - mean_G` |
     | "none" | "leave_one_out" | RLOO (2402.14740): `R - mean of the others` |
-    | "batch_std" | "mean" | REINFORCE++-baseline (2501.03262): over the whole batch |
+    | "batch_std" | "mean" | TRL's and ms-swift's "batch": `(R - mean_G) / std` of all rewards |
+    | "centred_std" | "mean" | REINFORCE++-baseline (2501.03262): divided by std of `R - mean_G` |
 
-    The group deviation is the sample one (divided by G - 1), as in the common trainers; that of
-    the batch is the root mean square of the centred rewards. Group scaling lifts nearly unanimous
-    groups (one success in eight gets +2.5) and cancels any reward gap that all siblings share.
+    The deviations of group and batch are the sample ones (divided by n - 1), as in the common
+    trainers; that of the centred rewards, whose mean is 0, is their root mean square. Group scaling
+    lifts nearly unanimous groups (one success in eight gets +2.5) and cancels any reward gap that
+    all siblings share.
 
     Args:
       rewards: [B, G] float. NaN is not hidden: its group becomes NaN.
@@ -50,7 +52,7 @@ def group_advantages(
     Raises:
       ValueError: an unknown scale or baseline.
     """
-    if scale not in ("group_std", "none", "batch_std"):
+    if scale not in ("group_std", "none", "batch_std", "centred_std"):
         raise ValueError(f"unknown advantage scale {scale!r}")
     if baseline not in ("mean", "leave_one_out"):
         raise ValueError(f"unknown baseline {baseline!r}")
@@ -69,6 +71,8 @@ def group_advantages(
     if scale == "group_std":
         return centred / (jnp.sqrt(squares / others) + STD_FLOOR)
     if scale == "batch_std":
+        return centred / (_batch_std(rewards, valid) + STD_FLOOR)
+    if scale == "centred_std":
         mean_square = jnp.sum(jnp.square(centred)) / jnp.maximum(jnp.sum(valid), 1)
         return centred / (jnp.sqrt(mean_square) + STD_FLOOR)
     return centred
@@ -85,3 +89,11 @@ def zero_variance(rewards: Array, valid: Array | None = None) -> Array:
     highest = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=-1)
     lowest = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=-1)
     return highest - lowest <= EQUAL_WITHIN
+
+
+def _batch_std(rewards: Array, valid: Array) -> Array:
+    """Sample standard deviation [] of all valid rewards."""
+    count = jnp.sum(valid).astype(rewards.dtype)
+    mean = jnp.sum(jnp.where(valid, rewards, 0)) / jnp.maximum(count, 1)
+    squares = jnp.sum(jnp.square(jnp.where(valid, rewards - mean, 0)))
+    return jnp.sqrt(squares / jnp.maximum(count - 1, 1))

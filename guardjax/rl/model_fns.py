@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from guardjax.types import Array, PromptBatch, Segment, VisionInputs
+from guardjax.types import Array, Head, PromptBatch, Segment, VisionInputs
 
 Params = Any
 KVCache = Any
@@ -40,6 +40,9 @@ class ModelFns:
     open_buffer: Callable[[KVCache, tuple[int, ...], int], KVCache]
     """`(cache, lead, max_tokens) -> cache` with room for `max_tokens` more tokens of `lead`."""
 
+    head: Callable[[Params], Head] | None = None
+    """`params -> Head`, what `unembed` multiplies with; None where it is more than a product."""
+
 
 def encode_vision(
     fns: ModelFns, params: Params, prompts: PromptBatch, features: Array | None = None
@@ -51,7 +54,10 @@ def encode_vision(
 
 
 def bind(model: Any, cfg: Any) -> ModelFns:
-    """The functions of a model module (`encode_images`, `forward`, `unembed`, `open_buffer`)."""
+    """The functions of a model module.
+
+    These are `encode_images`, `forward`, `unembed`, `open_buffer` and `head`.
+    """
     return ModelFns(
         encode=lambda params, vision: model.encode_images(params, cfg, vision),
         forward=lambda params, segments, features, cache: model.forward(
@@ -59,4 +65,5 @@ def bind(model: Any, cfg: Any) -> ModelFns:
         ),
         unembed=lambda params, hidden: model.unembed(params, cfg, hidden),
         open_buffer=lambda cache, lead, num: model.open_buffer(cfg, cache, lead, num),
+        head=lambda params: model.head(params, cfg),
     )

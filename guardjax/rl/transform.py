@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -47,6 +48,12 @@ class LogitTransform:
                 f"{scaled.shape[-1]}"
             )
         return jnp.where(self.allowed, scaled, NEVER)
+
+    def part(self, start: Array, size: int) -> LogitTransform:
+        """The same for the `size` tokens of the vocabulary from `start` on."""
+        if self.allowed is None:
+            return self
+        return self.replace(allowed=jax.lax.dynamic_slice_in_dim(self.allowed, start, size))
 
 
 def make_transform(

@@ -15,6 +15,7 @@ import ml_collections
 
 from guardjax.models.config import Remat
 from guardjax.train import typed_config
+from guardjax.train.presets import PRESETS
 from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
@@ -95,33 +96,74 @@ class LoraConfig:
                     f"targets: {target!r} is no regular expression: {error}") from error
 
 
+# Where no value is given, the preset gives one. Never a value itself: a config may not say it.
+_BY_PRESET: Any = None
+
+
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
-    """Group-relative policy optimisation; read by the stages "grpo" and "exact"."""
+    """Group-relative policy optimisation; read by the stages "grpo" and "exact".
 
+    `preset` fills the fields marked so; a field that is given wins, and is then named in `unlike`.
+    """
+
+    preset: Literal["default", "grpo", "dapo", "dr_grpo", "gspo", "gspo_token", "rloo",
+                    "reinforce_pp", "cispo"] = "default"    # see `presets.py`
+    unlike: tuple[str, ...] = ()        # fields that differ from the preset; always computed
     group_size: int = 8                 # G, completions a prompt
     temperature: float = 1.0            # of sampling and of the loss alike
     max_tokens: int = 16                # T, a longer completion is cut and marked so
-    kl_coef: float = 0.01               # weight of the k3 penalty to the reference
-    anchor_coef: float = 0.0            # the same on prompts without a label, such as captions
-    clip_low: float = 0.2               # the ratio is clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: float = 0.2
-    advantage_scale: Literal["none", "group_std", "batch_std"] = "none"  # divisor of advantages
-    aggregate: Literal["sequence_mean", "token_mean", "constant"] = "constant"  # over tokens
+    kl_coef: float = _BY_PRESET         # weight of the penalty to the reference
+    kl: Literal["k1", "k2", "k3"] = _BY_PRESET      # its estimate
+    kl_in: Literal["loss", "reward"] = _BY_PRESET   # where it enters
+    anchor_coef: float = 0.0            # k3 on prompts without a label, such as captions
+    clip_low: float = _BY_PRESET        # the ratio is clipped to [1 - clip_low, 1 + clip_high]
+    clip_high: float = _BY_PRESET
+    ratio: Literal["token", "sequence", "sequence_token", "answer",
+                   "stop_gradient"] = _BY_PRESET            # see `ratios.policy_ratio`
+    baseline: Literal["mean", "leave_one_out"] = _BY_PRESET  # taken off a group's rewards
+    advantage_scale: Literal["none", "group_std", "batch_std",
+                             "centred_std"] = _BY_PRESET    # divisor of advantages
+    aggregate: Literal["sequence_mean", "token_mean", "constant"] = _BY_PRESET  # over tokens
     entropy_coef: float = 0.0           # weight of the entropy bonus
+    correction: Literal["none", "token", "sequence"] = "none"  # weights, sampler against trainer
+    correction_cap: float = 2.0         # largest of these weights
+    overlong: Literal["none", "shape", "filter"] = _BY_PRESET  # penalty, or out of the loss if cut
+    overlong_buffer: float = 0.2        # share of max_tokens over which the penalty grows to -1
     reward: str = "gated"               # name of a reward composition
-    dynamic_sampling: bool = False      # replace prompts whose group has one reward only; "grpo"
+    dynamic_sampling: bool = _BY_PRESET  # replace prompts whose group has one reward only; "grpo"
     dynamic_rounds: int = 4             # at most so many batches are drawn a step
+    epochs: int = 1                     # passes over a rollout
+    minibatches: int = 1                # updates a pass, each on batch / minibatches prompts
+    micro_batches: int = 1              # parts an update is computed in, one after another
+
+    @property
+    def updates(self) -> int:
+        """Optimiser updates a step."""
+        return self.epochs * self.minibatches
 
     def __post_init__(self) -> None:
+        _require(self.preset in PRESETS,
+                 typed_config.unknown_name("rl.preset", self.preset, PRESETS))
+        choices = PRESETS[self.preset]
+        for name, value in choices.items():
+            if getattr(self, name) is _BY_PRESET:
+                object.__setattr__(self, name, value)
+        unlike = tuple(name for name, value in choices.items() if getattr(self, name) != value)
+        object.__setattr__(self, "unlike", unlike)
         _require(self.group_size >= 2, f"group_size must be >= 2, got {self.group_size}")
         _require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
         _require(self.max_tokens >= 1, f"max_tokens must be >= 1, got {self.max_tokens}")
+        _require(self.kl_coef >= 0, f"kl_coef must be >= 0, got {self.kl_coef}")
         _require(0 < self.clip_low <= 1, f"clip_low must be in (0, 1], got {self.clip_low}")
         _require(self.clip_high > 0, f"clip_high must be positive, got {self.clip_high}")
         _require(self.anchor_coef >= 0, f"anchor_coef must be >= 0, got {self.anchor_coef}")
-        _require(self.dynamic_rounds >= 1,
-                 f"dynamic_rounds must be >= 1, got {self.dynamic_rounds}")
+        _require(self.correction_cap > 0,
+                 f"correction_cap must be positive, got {self.correction_cap}")
+        _require(0 < self.overlong_buffer <= 1,
+                 f"overlong_buffer is a share of max_tokens in (0, 1], got {self.overlong_buffer}")
+        for name in ("dynamic_rounds", "epochs", "minibatches", "micro_batches"):
+            _require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +211,14 @@ class StageConfig:
         _require(bool(self.house) == bool(self.data.get("habit")),
                  f"data.habit={self.data.get('habit', 0)} and house={self.house!r}: a habit needs "
                  "a house policy's YAML file, and nothing else does")
+        parts = self.rl.minibatches * self.rl.micro_batches
+        _require(self.kind != "grpo" or self.batch % parts == 0,
+                 f"batch={self.batch} prompts do not divide into rl.minibatches="
+                 f"{self.rl.minibatches} times rl.micro_batches={self.rl.micro_batches} parts of "
+                 "whole groups")
+        _require(self.kind == "grpo" or self.rl.epochs * parts == 1,
+                 "rl.epochs, rl.minibatches and rl.micro_batches are for kind 'grpo', and this is "
+                 f"{self.kind!r}: set them to 1")
         _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
                  f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
                  "false")

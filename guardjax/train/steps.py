@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from guardjax.train.compilation import CountedJit
+from guardjax.train.parts import split_parts
 from guardjax.train.state import Params, TrainState
 
 Sums = Mapping[str, tuple[jax.Array, jax.Array]]
@@ -17,7 +18,7 @@ LossFn = Callable[[Params, Params, Any, jax.Array], tuple[jax.Array, jax.Array, 
 
 
 def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: str = "train_step",
-                    schedule: optax.Schedule | None = None,
+                    schedule: optax.Schedule | None = None, micro_batches: int = 1,
                     state_shardings: TrainState | None = None) -> CountedJit:
     """Returns the jitted `(state, frozen, batch) -> (state, metrics)`; `state` is donated.
 
@@ -29,17 +30,28 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: 
 
     A step whose loss or gradient is not finite leaves parameters and optimiser as they are and
     counts in `state.skipped`; a batch with `count == 0` leaves them too, but is no fault.
+    With `micro_batches` > 1 the batch, whose leaves must all lead with B, goes through the loss in
+    so many parts of whole prompts, one after another; sums and gradients are added and divided by
+    the whole count, so that the update is the same but for rounding. `loss_fn` then sees one part,
+    and must not look beyond a prompt.
+
     `state_shardings` (from `sharding.tree_shardings`) pins the layout of the new state.
     """
 
     def train_step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Sums]:
+        key = jax.random.fold_in(state.key, state.step)
+
         def mean_loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, Sums]]:
-            loss_sum, count, metrics = loss_fn(
-                params, frozen, batch, jax.random.fold_in(state.key, state.step))
+            loss_sum, count, metrics = loss_fn(params, frozen, batch, key)
             count = jnp.asarray(count, jnp.float32)
             return loss_sum / jnp.where(count > 0, count, 1.0), (count, metrics)
 
-        (loss, (count, metrics)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        if micro_batches == 1:
+            (loss, (count, metrics)), grads = jax.value_and_grad(
+                mean_loss, has_aux=True)(state.params)
+        else:
+            parts = split_parts(batch, micro_batches)
+            loss, count, metrics, grads = _accumulate(loss_fn, state.params, frozen, parts, key)
         grad_norm = optax.tree.norm(grads)
         # The norm is finite only if every entry is; a norm that overflows is as bad.
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -60,6 +72,28 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: 
 
     shardings = {} if state_shardings is None else {"out_shardings": (state_shardings, None)}
     return CountedJit(train_step, name, donate_argnums=0, **shardings)
+
+
+def _accumulate(loss_fn: LossFn, params: Params, frozen: Params, parts: Any, key: jax.Array
+                ) -> tuple[jax.Array, jax.Array, Sums, Params]:
+    """(mean loss, count, metrics, its gradient) over `parts`, leaves [n, B / n, ...]."""
+    def of_part(index: jax.Array, part: Any) -> Any:
+        def loss_sum(params: Params) -> tuple[jax.Array, tuple[jax.Array, Sums]]:
+            total, count, metrics = loss_fn(params, frozen, part, jax.random.fold_in(key, index))
+            floats = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (count, metrics))
+            return total, floats
+
+        (total, (count, metrics)), grads = jax.value_and_grad(loss_sum, has_aux=True)(params)
+        return total, count, metrics, grads
+
+    num = jax.tree.leaves(parts)[0].shape[0]
+    first = jax.eval_shape(of_part, jnp.int32(0), jax.tree.map(lambda leaf: leaf[0], parts))
+    total, count, metrics, grads = jax.lax.scan(
+        lambda sums, each: (jax.tree.map(jnp.add, sums, of_part(*each)), None),
+        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first),
+        (jnp.arange(num, dtype=jnp.int32), parts))[0]
+    divisor = jnp.where(count > 0, count, 1.0)
+    return total / divisor, count, metrics, jax.tree.map(lambda leaf: leaf / divisor, grads)
 
 
 def _advance(state: TrainState, grads: Params, tx: optax.GradientTransformation,

@@ -115,6 +115,20 @@ def test_judged_prompts_come_with_opposite_labels(flip_share, records, splits, b
             assert {first, second} == {"safe", "unsafe"}
 
 
+def test_batches_do_not_depend_on_the_process(records, splits, batcher):
+    """What a policy is drawn for is told in one order; that of a set is another in each process."""
+    draw, told = varied_policies(splits), []
+
+    def noted(rng, names):
+        told.append(list(names))
+        return draw(rng, names)
+
+    BatchSource(records, noted, batcher, mixture={"judge": 1.0}, batch=16, num_batches=1, seed=0,
+                flip_share=0.0)[0]
+    assert any(len(names) > 1 for names in told)
+    assert all(names == sorted(names) for names in told)
+
+
 def test_a_policy_that_flags_nothing_is_trained_on_safe_pairs(records, batcher):
     source = BatchSource(records, one_policy(load_ladder()["L1"]), batcher,
                          mixture={"judge": 1.0}, batch=8, num_batches=1, seed=0, flip_share=0.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from guardjax.rl.model_fns import ModelFns
-from guardjax.types import PromptBatch, Segment, VisionInputs
+from guardjax.types import Head, PromptBatch, Segment, VisionInputs
 
 VOCAB, WIDTH = 13, 16
 END, PAD, IMAGE = 1, 0, 2
@@ -92,6 +92,10 @@ def unembed(params, hidden):
     return 3 * hidden @ params["head"]
 
 
+def head(params):
+    return Head(3 * params["head"], vocab_axis=1, dtype="float32")
+
+
 def open_buffer(cache, lead, max_tokens):
     assert cache["open"] is None
     blank = jnp.zeros((*lead, max_tokens, WIDTH))
@@ -138,7 +142,7 @@ def quick_compilation():
 @pytest.fixture(scope="session")
 def toy() -> types.SimpleNamespace:
     return types.SimpleNamespace(
-        fns=ModelFns(encode, forward, unembed, open_buffer),
+        fns=ModelFns(encode, forward, unembed, open_buffer, head),
         params=init_params(),
         init_params=init_params,
         make_prompts=make_prompts,

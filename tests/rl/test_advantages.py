@@ -11,6 +11,8 @@ from guardjax.rl.advantages import STD_FLOOR
 group_advantages = jax.jit(advantages.group_advantages, static_argnames=("scale", "baseline"))
 zero_variance = jax.jit(advantages.zero_variance)
 
+SCALES = ["none", "group_std", "batch_std", "centred_std"]
+
 
 def oracle(rewards, scale, baseline):
     rewards = rewards.astype(np.float64)
@@ -22,10 +24,11 @@ def oracle(rewards, scale, baseline):
             out[b, g] = row[g] - base
         if scale == "group_std":
             out[b] /= row.std(ddof=1) + STD_FLOOR
-    return out / (np.sqrt((out**2).mean()) + STD_FLOOR) if scale == "batch_std" else out
+    divisor = {"batch_std": rewards.std(ddof=1), "centred_std": np.sqrt((out**2).mean())}
+    return out / (divisor[scale] + STD_FLOOR) if scale in divisor else out
 
 
-@pytest.mark.parametrize("scale", ["none", "group_std", "batch_std"])
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
 def test_agrees_with_numpy(scale, baseline):
     rewards = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
@@ -34,7 +37,7 @@ def test_agrees_with_numpy(scale, baseline):
     np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("scale", ["none", "group_std", "batch_std"])
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e6])
 def test_equal_rewards_give_exactly_zero(scale, value):
     rewards = np.full((2, 7), value, np.float32)
@@ -46,7 +49,7 @@ def test_equal_rewards_give_exactly_zero(scale, value):
 
 def test_a_batch_of_equal_groups_is_zero_and_finite():
     rewards = np.full((3, 4), 0.1, np.float32)
-    for scale in ("none", "group_std", "batch_std"):
+    for scale in SCALES:
         assert (np.asarray(group_advantages(rewards, scale=scale)) == 0).all()
 
 
@@ -64,7 +67,7 @@ def test_group_std_cancels_a_shared_reward_gap():
     np.testing.assert_allclose(large, small, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", ["none", "group_std", "batch_std"])
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
 def test_invalid_answers_are_as_if_absent(scale, baseline):
     rng = np.random.default_rng(1)

@@ -59,9 +59,10 @@ def oracle(toy, params, prompts, tokens, length, transform):
 
 
 @pytest.mark.parametrize(
-    "vision, token_chunk", [(False, None), (True, 3)]
+    "vision, chunks", [(False, {}), (True, {"token_chunk": 3}),
+                       (True, {"token_chunk": 3, "vocab_chunk": 5})]
 )
-def test_values_and_gradients_agree_with_the_repeated_path(toy, vision, token_chunk):
+def test_values_and_gradients_agree_with_the_repeated_path(toy, vision, chunks):
     prompts = toy.make_prompts(width=8, vision=vision)
     tokens, length = make_answers(toy)
     transform = make_transform(toy.vocab, temperature=0.8, blocked=[toy.image, toy.pad])
@@ -70,7 +71,7 @@ def test_values_and_gradients_agree_with_the_repeated_path(toy, vision, token_ch
 
     def shared(params):
         logp, entropy = token_logprobs(
-            toy.fns, params, prompts, tokens, length, transform, token_chunk=token_chunk
+            toy.fns, params, prompts, tokens, length, transform, **chunks
         )
         return (weights[0] * logp + weights[1] * entropy).sum(), (logp, entropy)
 
@@ -86,15 +87,16 @@ def test_values_and_gradients_agree_with_the_repeated_path(toy, vision, token_ch
         np.testing.assert_allclose(grad, want_grads[name], rtol=2e-4, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("token_chunk", [1, 1000])
-def test_any_chunk_gives_the_same(toy, token_chunk):
+@pytest.mark.parametrize("chunks", [{"token_chunk": 1}, {"token_chunk": 1000},
+                                    {"vocab_chunk": 4}, {"vocab_chunk": 1000}], ids=str)
+def test_any_chunk_gives_the_same(toy, chunks):
     prompts, transform = toy.make_prompts(), make_transform(toy.vocab)
     tokens, length = make_answers(toy)
     one, other = (
-        jax.jit(lambda p, c=chunk: token_logprobs(
-            toy.fns, p, prompts, tokens, length, transform, token_chunk=c
+        jax.jit(lambda p, c=c: token_logprobs(
+            toy.fns, p, prompts, tokens, length, transform, **c
         ))(toy.params)
-        for chunk in (None, token_chunk)
+        for c in ({}, chunks)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
 
@@ -182,3 +184,9 @@ def test_chunk_must_be_positive(toy):
     with pytest.raises(ValueError, match="token_chunk"):
         token_logprobs(toy.fns, toy.params, toy.make_prompts(), tokens, length,
                        make_transform(toy.vocab), token_chunk=0)
+    with pytest.raises(ValueError, match="vocab_chunk must be"):
+        token_logprobs(toy.fns, toy.params, toy.make_prompts(), tokens, length,
+                       make_transform(toy.vocab), vocab_chunk=0)
+    with pytest.raises(ValueError, match="no head"):
+        token_logprobs(dataclasses.replace(toy.fns, head=None), toy.params, toy.make_prompts(),
+                       tokens, length, make_transform(toy.vocab), vocab_chunk=4)

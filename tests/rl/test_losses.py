@@ -197,8 +197,8 @@ def test_missing_inputs_and_bad_numbers_are_refused():
         policy_loss(**{**inputs, "ref_logp": None}, params=LossParams(kl_coef=0.1))
     with pytest.raises(ValueError, match="entropy"):
         policy_loss(**{**inputs, "entropy": None}, params=LossParams(entropy_coef=0.1))
-    for bad in ({"kl": "k1"}, {"aggregate": "mean"}, {"aggregate": "constant"}, {"clip_low": -1},
-                {"kl_coef": -0.1}):
+    for bad in ({"kl": "k4"}, {"aggregate": "mean"}, {"aggregate": "constant"}, {"clip_low": -1},
+                {"kl_coef": -0.1}, {"ratio": "gspo"}, {"kl_in": "both"}):
         with pytest.raises(ValueError):
             dataclasses.replace(LossParams(), **bad)
 

@@ -88,13 +88,29 @@ def rollout(guard, transform):
     )
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_head_is_what_unembedding_multiplies_with(guard, tied):
+    cfg, _, params = guard
+    cfg = dataclasses.replace(cfg, tie_word_embeddings=tied)
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(2, 3, cfg.text.hidden_size)).astype(np.float32)
+    kernel = rng.normal(size=(cfg.text.hidden_size, cfg.text.vocab_size)).astype(np.float32)
+    params = dict(params) if tied else params | {"lm_head": {"kernel": jnp.asarray(kernel)}}
+    fns = bind(models, cfg)
+    head = fns.head(params)
+    assert head.weight.shape[head.vocab_axis] == cfg.text.vocab_size
+    np.testing.assert_allclose(head.product(hidden, head.weight), fns.unembed(params, hidden),
+                               rtol=1e-5, atol=1e-5)
+
+
 def test_sampled_equals_recomputed_equals_repeated(guard, prompts, transform, rollout):
     """Decoding with a cache, one shared forward, and whole plain sequences agree to 2e-5."""
     _, fns, params = guard
     samples = rollout(params, prompts, jax.random.key(3))
     tokens, length = samples.tokens, samples.length
     logp, _ = jax.jit(
-        lambda p: token_logprobs(fns, p, prompts, tokens, length, transform, token_chunk=7)
+        lambda p: token_logprobs(fns, p, prompts, tokens, length, transform, token_chunk=7,
+                                 vocab_chunk=20)
     )(params)
     np.testing.assert_allclose(samples.logp, logp, atol=2e-5)
 

@@ -1,7 +1,8 @@
 """Stage `grpo`: sample, reward, compare within the group, update (SafeGuard-VL, stage 2).
 
-One update per rollout: the old log-probabilities are the stop-gradient of the recomputed ones, so
-the ratio is 1 and the clip inert, as in the paper's released settings. With a frozen tower the
+By default one update per rollout: the old log-probabilities are the stop-gradient of the recomputed
+ones, so the ratio is 1 and the clip inert, as in the paper's released settings. With more (`epochs`
+passes of `minibatches` updates) they are computed once, before the first. With a frozen tower the
 pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
 on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
 
@@ -22,17 +23,15 @@ import jax.numpy as jnp
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
-from guardjax.rl.advantages import group_advantages, zero_variance
-from guardjax.rl.answers import completion_mask
-from guardjax.rl.logprobs import token_logprobs
-from guardjax.rl.losses import LossParams, policy_loss
 from guardjax.rl.model_fns import encode_vision
+from guardjax.rl.overlong import overlong_penalty
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.console import SampleRow
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
+from guardjax.train.stages.grpo_loss import GroupLoss
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.trained import TrainedStage
@@ -47,19 +46,24 @@ class GRPOStage(TrainedStage):
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         if config.rl.dynamic_sampling:
             dynamic.check_source(config, len(source))
-        super().__init__(config, source, seed)
+        super().__init__(config, source, seed, updates=config.rl.updates)
         self._rl, self._model = config.rl, model
         self._reward = reward_by_name(config.rl.reward)
         self._rollout = CountedJit(
             _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
+        objective = GroupLoss(config, model, self.recipe)
         self._step = self._make_step(
-            _make_loss(config, model, self.recipe), f"{config.name}/update")
+            objective.loss, f"{config.name}/update", micro_batches=config.rl.micro_batches)
         self.jits = [self._rollout, self._step]
+        self._score = None
+        if config.rl.updates * config.rl.micro_batches > 1:
+            self._score = CountedJit(objective.score, f"{config.name}/score")
+            self.jits.append(self._score)
 
     def step(
         self, bundle: Bundle, batch: Batch
     ) -> tuple[Bundle, Any, Callable[[], Sequence[SampleRow]]]:
-        """One rollout, or several with dynamic sampling, and one update.
+        """One rollout, or several with dynamic sampling, and its updates.
 
         Rewards are logged over all prompts drawn, not over those that were chosen for their
         rewards.
@@ -78,9 +82,23 @@ class GRPOStage(TrainedStage):
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
         frozen = {"frozen": bundle.frozen, "ref": bundle.ref_params}
-        state, metrics = self._step(bundle.state, frozen, arrays)
+        state, metrics = self._update_all(bundle.state, frozen, arrays)
         metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
         return bundle.replace(state=state), metrics, drawn[0].table
+
+    def _update_all(self, state: Any, frozen: Any, arrays: dict[str, Any]) -> tuple[Any, Any]:
+        """Every update of a rollout, minibatch after minibatch, pass after pass."""
+        if self._score is None:
+            return self._step(state, frozen, arrays)
+        arrays = arrays | self._score(state.params, frozen, arrays)
+        metrics = []
+        for _ in range(self._rl.epochs):
+            for k in range(self._rl.minibatches):
+                part = arrays if self._rl.minibatches == 1 else jax.tree.map(
+                    lambda leaf, k=k: leaf[k::self._rl.minibatches], arrays)
+                state, found = self._step(state, frozen, part)
+                metrics.append(found)
+        return state, _sum_pairs(metrics)
 
     def _roll(self, bundle: Bundle, batch: Batch, first: int) -> Rollout:
         """Samples and rewards; `first` prompts were drawn before in this step.
@@ -93,7 +111,12 @@ class GRPOStage(TrainedStage):
         samples = jax.device_get(samples)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
         scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts)
-        return Rollout(batch.examples, features, samples, texts, scores)
+        shaping = None
+        if self._rl.overlong == "shape":
+            shaping = overlong_penalty(
+                samples.length, max_tokens=self._rl.max_tokens,
+                buffer=max(1, round(self._rl.overlong_buffer * self._rl.max_tokens)))
+        return Rollout(batch.examples, features, samples, texts, scores, shaping)
 
 
 def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
@@ -113,47 +136,6 @@ def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Cal
         return samples, None if "visual" in trained else features
 
     return rollout
-
-
-def _make_loss(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
-    rl, transform = config.rl, model.transform(config.rl.temperature)
-    loss_params = LossParams(
-        clip_low=rl.clip_low, clip_high=rl.clip_high, kl_coef=rl.kl_coef,
-        aggregate=rl.aggregate, entropy_coef=rl.entropy_coef, max_tokens=rl.max_tokens)
-    anchor_params = dataclasses.replace(loss_params, kl_coef=rl.anchor_coef, entropy_coef=0.0)
-
-    def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
-        del key
-        params, features = recipe.merge(trained, frozen["frozen"]), batch["features"]
-        if "visual" not in trained:
-            features = encode_vision(model.fns, params, batch["prompts"], features)
-        args = (batch["prompts"], batch["tokens"], batch["length"], transform)
-        logp, entropy = token_logprobs(model.fns, params, *args, features=features)
-        ref_logp = None
-        if rl.kl_coef > 0 or rl.anchor_coef > 0:
-            ref = recipe.merge(frozen["ref"], frozen["frozen"])
-            ref_logp = jax.lax.stop_gradient(
-                token_logprobs(model.fns, ref, *args, features=features)[0])
-        advantages = group_advantages(
-            batch["rewards"], scale=rl.advantage_scale, valid=batch["valid"])
-        judged = batch["valid"].any(axis=1)
-        flat = zero_variance(batch["rewards"], batch["valid"]) & judged
-        mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
-        gap = jnp.abs(logp - batch["sampled_logp"]).sum()
-        sums = policy_loss(logp, None, ref_logp, advantages, mask & judged[:, None, None],
-                           loss_params, entropy)
-        metrics = {f"grpo/{name}": pair for name, pair in sums.metrics().items()}
-        metrics["grpo/zero_variance"] = (flat.sum(), judged.sum())
-        metrics["rollout/logp_gap"] = (gap, mask.sum())
-        if rl.anchor_coef > 0:
-            # Nothing rewards these answers: all that is asked is that they stay the reference's.
-            anchors = policy_loss(logp, None, ref_logp, advantages, mask & ~judged[:, None, None],
-                                  anchor_params)
-            metrics["grpo/anchor_kl"] = (anchors.kl, anchors.tokens)
-            sums = sums + anchors
-        return sums.loss, sums.count, metrics
-
-    return loss
 
 
 def _sum_pairs(

@@ -27,14 +27,17 @@ class Rollout:
     samples: Samples                        # lead [B, G]
     texts: Sequence[str]                    # answer b * G + g; "" where the limit cut it
     scores: Scores                          # of the texts
+    shaping: np.ndarray | None = None       # [B, G], added to the rewards that are learnt from
 
     def answers(self) -> dict[str, np.ndarray]:
         """What an update needs of the answers, each with lead [B, G]."""
         lead = self.samples.length.shape
+        rewards = self.scores.value.reshape(lead).astype(np.float32)
+        if self.shaping is not None:
+            rewards = rewards + self.shaping.astype(np.float32)
         return {
             "tokens": self.samples.tokens, "length": self.samples.length,
-            "sampled_logp": self.samples.logp,
-            "rewards": self.scores.value.reshape(lead).astype(np.float32),
+            "ended": self.samples.ended, "sampled_logp": self.samples.logp, "rewards": rewards,
             "valid": self.scores.applies.reshape(lead),
         }
 
@@ -50,7 +53,12 @@ class Rollout:
                   for e, text in zip(self._rows(), self.texts, strict=True) if e.label]
         verdicts, num = [verdict for _, verdict in judged], float(len(judged))
         right = sum(verdict.outcome == e.label for e, verdict in judged)
-        return {f"reward/{name}": pair for name, pair in self.scores.sums().items()} | {
+        shaping = {}
+        if self.shaping is not None:
+            applies = self.scores.applies
+            shaping["reward/overlong"] = (
+                float(self.shaping.reshape(-1)[applies].sum()), float(applies.sum()))
+        return {f"reward/{name}": pair for name, pair in self.scores.sums().items()} | shaping | {
             "rollout/right": (float(right), num),
             "rollout/unsafe": (float(sum(v.outcome == "unsafe" for v in verdicts)), num),
             "rollout/invalid": (float(sum(v.problem is not None for v in verdicts)), num),

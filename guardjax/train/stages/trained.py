@@ -21,13 +21,17 @@ class TrainedStage:
     with_reference = False      # whether the loss looks at the model as the stage finds it
 
     def __init__(self, config: StageConfig, source: Any, seed: int,
-                 freeze: Sequence[str] | None = None):
-        """`source` gives batch by index; `freeze` replaces the config's."""
+                 freeze: Sequence[str] | None = None, updates: int = 1):
+        """`source` gives batch by index; `freeze` replaces the config's.
+
+        `updates` are taken each step; warm-up and schedule count updates.
+        """
         self.name, self.num_steps = config.name, config.steps
         self.recipe = make_recipe(config.freeze if freeze is None else freeze, config.lora)
         self.keep_adapters: Callable[[Params], None] = lambda adapters: None
         self._optim, self._source, self._seed = config.optim, source, seed
-        self._tx = make_optimizer(config.optim, config.steps)
+        self._num_updates = config.steps * updates
+        self._tx = make_optimizer(config.optim, self._num_updates)
 
     def init(self, bundle: Bundle) -> Bundle:
         """Splits trained from frozen parameters and opens the data."""
@@ -41,9 +45,10 @@ class TrainedStage:
             self.keep_adapters(adapters)
         return bundle.finished()
 
-    def _make_step(self, loss: LossFn, name: str) -> CountedJit:
-        schedule = make_schedule(self._optim, self.num_steps)
-        return make_train_step(loss, self._tx, name=name, schedule=schedule)
+    def _make_step(self, loss: LossFn, name: str, micro_batches: int = 1) -> CountedJit:
+        schedule = make_schedule(self._optim, self._num_updates)
+        return make_train_step(loss, self._tx, name=name, schedule=schedule,
+                               micro_batches=micro_batches)
 
     def _update(self, bundle: Bundle, arrays: Any) -> tuple[Bundle, Any, None]:
         """One update by the only program of the stage."""
