@@ -154,7 +154,8 @@ def test_cost_sums_stages_windows_and_attempts(tmp_path):
         raise KeyError
     assert len((tmp_path / "attempts.jsonl").read_text().splitlines()) == 3
     spent = cost.cost_of(run, tmp_path)
-    assert (spent.steps, spent.pictures, spent.labels) == (8, 12 + 28, 28)
+    # A fifth of GRPO's 28 prompts are anchors, which have no label.
+    assert (spent.steps, spent.pictures, spent.labels) == (8, 12 + 28, 22)
     assert spent.tokens == 4 * (2 * 10 + 20) + 2 * (24 * 3 + 4 * 5)
     assert spent.wall_seconds > 0
     cost.save_cost(tmp_path, spent)
@@ -297,7 +298,7 @@ def test_examples_are_judged_by_the_verb_itself(tmp_path, monkeypatch, capsys):
         model_hash = "m1"
 
         @classmethod
-        def load(cls, path, batch):
+        def load(cls, path, batch, dtype, attention):
             return cls()
 
         def answer(self, images, policy_text):
