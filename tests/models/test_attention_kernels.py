@@ -229,10 +229,9 @@ def test_splash_builds_for_a_tpu():
 
 def test_cudnn_builds_for_a_gpu(monkeypatch):
     """That the program is made: both kernels are asked for by name. Not that they run."""
-    library = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
-    if not hasattr(library, "check_cudnn_version"):
-        pytest.skip("this jax asks for cuDNN's version elsewhere")
-    monkeypatch.setattr(library, "check_cudnn_version", lambda: 91000)
+    # Private, and the only question that is put to the device; in jax 0.10.2 and 0.11.2 alike.
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version",
+                        lambda: 91000)
     text = built_for(cudnn.attend, "cuda")
     assert "fmhaScaleBiasSoftmaxBackward" in text and text.count("fmhaScaleBiasSoftmax") >= 2
 
