@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "rewards": GROUND,
     "rl": GROUND,
     "train": GROUND | {"rl", "models", "data", "rewards"},
+    "scale": GROUND | {"train", "rl", "models", "data"},
     "eval": GROUND | {"models", "rl", "data", "world"},
     "cli": None,  # composes everything
 }

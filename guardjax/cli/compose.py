@@ -27,8 +27,9 @@ from guardjax.data.sources import BatchSource, one_policy, varied_policies
 from guardjax.data.tokenizer import train_tokenizer
 from guardjax.eval.guard import weights_hash
 from guardjax.models.config import ModelConfig
-from guardjax.models.hf_weights import read_config
+from guardjax.models.hf_weights import CONFIG_FILE, read_config
 from guardjax.models.init import param_shapes
+from guardjax.models.releases import RELEASES, release_of
 from guardjax.models.tiny import tiny_config
 from guardjax.policies import PolicySplits, make_splits
 from guardjax.rl.model_fns import bind
@@ -118,6 +119,23 @@ def load_start(name: str, seed: int, memory: MemoryConfig = MemoryConfig(),
     params = models.liken_queries_to_keys(models.init_params(cfg, jax.random.key(seed)), cfg)
     window_units = cfg.vision.window_size // _PATCHES.unit
     return cfg, params, Batcher(tokenizer, _PATCHES, window_units)
+
+
+def model_config(run: RunConfig) -> ModelConfig:
+    """The model's config as the run compiles it, without its weights; a release need not be there.
+
+    Raises:
+      ConfigError: there is no model of that name, or it cannot be compiled so.
+    """
+    path, size = model_dir(run.base), release_of(run.base)
+    if not (path / CONFIG_FILE).is_file() and size is None:
+        raise ConfigError(f"base: {run.base!r} is no model folder, and no release such as "
+                          "Qwen/Qwen2.5-VL-7B-Instruct")
+    with _key_named("base"):
+        cfg = (read_config(path) if (path / CONFIG_FILE).is_file()
+               else ModelConfig.from_hf(RELEASES[size]))
+        return dataclasses.replace(
+            _compiled(cfg, run.memory), dtype=run.dtype, attention=run.attention)
 
 
 def _compiled(cfg: ModelConfig, memory: MemoryConfig) -> ModelConfig:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import guardjax
-from guardjax.cli import (data, demo, evaluate, experiment, export, judge, policy, train,
+from guardjax.cli import (aot, data, demo, evaluate, experiment, export, judge, policy, train,
                           verify)
 from guardjax.cli.stopped import told
 
@@ -20,7 +20,7 @@ start here:
   guardjax demo --out runs/demo                          train small versions and write a report
   guardjax judge PICTURES --policy FILE --out FILE.jsonl  verdicts on your own pictures
 """
-_VERBS = (demo, train, experiment, evaluate, judge, verify, export, data, policy)
+_VERBS = (demo, train, experiment, evaluate, judge, verify, export, data, policy, aot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from guardjax.models.config import Remat, TextConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
+from guardjax.models.residual import hold
 from guardjax.types import Segment
 
 Array = jax.Array | np.ndarray
@@ -44,7 +45,7 @@ class TextDecoder(nn.Module):
     def __call__(self, segments: Sequence[Segment], features: Array | None,
                  cache: KVCache) -> tuple[Arrays, KVCache]:
         """See `guardjax.models.qwen2_5_vl.forward`."""
-        hidden = tuple(self._embed(segment, features) for segment in segments)
+        hidden = tuple(hold(self._embed(segment, features)) for segment in segments)
         if self.scan:
             hidden, cache = self._scanned(hidden, segments, cache)
             return tuple(self.norm(x) for x in hidden), cache
@@ -116,8 +117,8 @@ class DecoderLayer(nn.Module):
         """Returns (hidden per segment, keys per segment, values per segment)."""
         normed = tuple(self.input_layernorm(x) for x in hidden)
         attended, keys, values = self.self_attn(normed, views, past, buffers)
-        hidden = tuple(x + a for x, a in zip(hidden, attended))
-        hidden = tuple(x + self.mlp(self.post_attention_layernorm(x)) for x in hidden)
+        hidden = tuple(hold(x + a) for x, a in zip(hidden, attended))
+        hidden = tuple(hold(x + self.mlp(self.post_attention_layernorm(x))) for x in hidden)
         return hidden, keys, values
 
 

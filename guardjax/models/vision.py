@@ -15,6 +15,7 @@ from guardjax.models.config import Remat, VisionConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, in_float32, inverse_frequencies, rotate
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
+from guardjax.models.residual import hold
 from guardjax.types import VisionInputs
 
 Array = jax.Array | np.ndarray
@@ -107,8 +108,8 @@ class VisionBlock(nn.Module):
 
     def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array,
                  frame: Array | None = None) -> jax.Array:
-        x = x + self.attn(self.norm1(x), angles, mask, frame)
-        return x + self.mlp(self.norm2(x))
+        x = hold(x + self.attn(self.norm1(x), angles, mask, frame))
+        return hold(x + self.mlp(self.norm2(x)))
 
 
 class VisionAttention(nn.Module):

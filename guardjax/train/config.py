@@ -285,7 +285,7 @@ class MeshConfig:
     data: int = 1                       # replicas of the parameters, B is split over them
     fsdp: int = 1                       # parameters and B are split over these
     tensor: int = 1                     # width of layers is split over these
-    rules: Literal["single", "data_parallel", "fsdp"] = "single"  # see `sharding.RULE_SETS`
+    rules: Literal["single", "data_parallel", "fsdp", "fsdp_tensor"] = "single"  # see `sharding.RULE_SETS`
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)

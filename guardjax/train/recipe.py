@@ -150,7 +150,7 @@ def make_recipe(freeze: Sequence[str], lora: LoraConfig) -> Recipe:
 
 
 def start_stage(recipe: Recipe, bundle: Bundle, tx: optax.GradientTransformation, *, seed: int,
-                data_iterator: Any, with_reference: bool = False) -> Bundle:
+                with_reference: bool = False) -> Bundle:
     """Returns the bundle before a stage's first step, from one that holds all parameters.
 
     Raises:
@@ -160,5 +160,4 @@ def start_stage(recipe: Recipe, bundle: Bundle, tx: optax.GradientTransformation
     trained, frozen = recipe.split(bundle.frozen, jax.random.fold_in(key, _START))
     return bundle.replace(
         state=init_state(trained, tx, key), frozen=frozen, merge=recipe.whole,
-        ref_params=recipe.reference(trained) if with_reference else None,
-        data_iterator=data_iterator)
+        ref_params=recipe.reference(trained) if with_reference else None)

@@ -1,7 +1,7 @@
 """Where arrays live on a mesh: axes, rule sets as data, and the batch.
 
 Mesh axes: `data` replicates parameters and splits B; `fsdp` splits both parameters and B;
-`tensor` splits the width of layers (reserved: no rule set uses it yet). All axes are Auto: XLA
+`tensor` splits the width of the decoder's layers and the vocabulary. All axes are Auto: XLA
 places the collectives (GSPMD); nothing here knows the number of devices.
 """
 
@@ -30,8 +30,9 @@ class RuleSet:
     """Ordered (pattern, placement) pairs; the first pattern found in a leaf's path decides.
 
     Placements: "replicate"; "largest", which splits the largest dimension that `fsdp` divides;
-    or mesh axes dimension by dimension. Arrays below `min_size` elements are replicated: a
-    gather of a few bytes costs more than the memory it saves.
+    or mesh axes for the last dimensions, since layers in a loop have leading ones more. An axis
+    that does not divide its dimension is left out. Arrays below `min_size` elements are
+    replicated: a gather of a few bytes costs more than the memory it saves.
     """
 
     rules: tuple[tuple[str, Placement], ...]
@@ -48,30 +49,62 @@ RULE_SETS: dict[str, RuleSet] = {
         (r"(^|/)(bias|scale|[^/]*norm[^/]*)(/|$)", "replicate"),
         (r"", "largest"),
     )),
+    # Megatron's pairs (Shoeybi et al. 2019, arXiv 1909.08053): the first of two layers splits its
+    # result, the second what it sums over, so that a pair costs one sum over `tensor`. `fsdp` takes
+    # the other side. The tower is small and split by `fsdp` alone.
+    "fsdp_tensor": RuleSet(rules=(
+        (r"(^|/)visual/.*(bias|scale|[^/]*norm[^/]*)(/|$)", "replicate"),
+        (r"(^|/)visual/", "largest"),
+        (r"(^|/)([qkv]|gate|up)_proj/bias$", ("tensor",)),
+        (r"(^|/)(bias|scale|[^/]*norm[^/]*)(/|$)", "replicate"),
+        (r"(^|/)([qkv]|gate|up)_proj/kernel$", ("fsdp", "tensor")),
+        (r"(^|/)([qkv]|gate|up)_proj/lora_a$", ("fsdp", None)),
+        (r"(^|/)([qkv]|gate|up)_proj/lora_b$", (None, "tensor")),
+        (r"(^|/)(o|down)_proj/kernel$", ("tensor", "fsdp")),
+        (r"(^|/)(o|down)_proj/lora_a$", ("tensor", None)),
+        (r"(^|/)(o|down)_proj/lora_b$", (None, "fsdp")),
+        (r"(^|/)embed_tokens/embedding$", ("tensor", "fsdp")),
+        (r"(^|/)lm_head/kernel$", ("fsdp", "tensor")),
+        (r"", "largest"),
+    )),
 }
+
+
+def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
+    """Sizes of the axes over so many devices, -1 filled in; the rule set "single" takes one.
+
+    Raises:
+      ValueError: if they do not multiply to the number of devices.
+    """
+    sizes = [config.data, config.fsdp, config.tensor]
+    if config.rules == "single":
+        if any(size not in (1, -1) for size in sizes):
+            raise ValueError(f"mesh.rules='single' uses one device, but the sizes are {sizes}; "
+                             "choose mesh.rules='data_parallel', 'fsdp' or 'fsdp_tensor'")
+        return 1, 1, 1
+    if config.rules != "fsdp_tensor" and config.tensor != 1:
+        raise ValueError(f"mesh.tensor={config.tensor} splits layers, and mesh.rules="
+                         f"{config.rules!r} splits none: set it to 1, or mesh.rules='fsdp_tensor'")
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and num_devices % known == 0:
+        sizes[sizes.index(-1)] = num_devices // known
+    if -1 in sizes or math.prod(sizes) != num_devices:
+        product = " * ".join(f"{axis}={n}" for axis, n in zip(AXES, sizes, strict=True))
+        raise ValueError(f"mesh {product} does not fit {num_devices} device(s): the sizes must "
+                         "multiply to that number (-1 for one of them takes what is left)")
+    return tuple(sizes)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns the mesh of three Auto axes; the rule set "single" takes the first device.
 
     Raises:
-      ValueError: if the sizes do not multiply to the number of devices.
+      ValueError: as `mesh_sizes`.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = [config.data, config.fsdp, config.tensor]
-    if config.rules == "single":
-        if any(size not in (1, -1) for size in sizes):
-            raise ValueError(f"mesh.rules='single' uses one device, but the sizes are {sizes}; "
-                             "choose mesh.rules='data_parallel' or 'fsdp'")
-        sizes, devices = [1, 1, 1], devices[:1]
-    known = math.prod(size for size in sizes if size != -1)
-    if -1 in sizes and len(devices) % known == 0:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if -1 in sizes or math.prod(sizes) != len(devices):
-        product = " * ".join(f"{axis}={n}" for axis, n in zip(AXES, sizes, strict=True))
-        raise ValueError(f"mesh {product} does not fit {len(devices)} device(s): the sizes must "
-                         "multiply to that number (-1 for one of them takes what is left)")
-    return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+    sizes = mesh_sizes(config, len(devices))
+    return Mesh(np.asarray(devices[:math.prod(sizes)]).reshape(sizes), AXES,
+                axis_types=(AxisType.Auto,) * 3)
 
 
 def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh, rules: RuleSet) -> PartitionSpec:
@@ -88,7 +121,10 @@ def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh, rules: RuleSet) -> Pa
             return PartitionSpec()
         largest = max(dims, key=lambda i: shape[i])
         return PartitionSpec(*(None,) * largest, "fsdp")
-    return PartitionSpec(*placement)
+    first = len(shape) - len(placement)
+    axes = (*(None,) * first, *placement)
+    return PartitionSpec(*(axis if axis and size % mesh.shape[axis] == 0 else None
+                           for axis, size in zip(axes, shape, strict=True)))
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: RuleSet | str) -> Any:
@@ -108,6 +144,42 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: RuleSet | str) -> Any:
 def shard_tree(tree: Any, mesh: Mesh, rules: RuleSet | str) -> Any:
     """Returns the tree with every array placed by the rules."""
     return jax.device_put(tree, tree_shardings(tree, mesh, rules))
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A mesh and the name of its rules: what a stage must know to be trained on many devices."""
+
+    mesh: Mesh
+    rules: str
+
+    def pin(self, tree: Any) -> Any:
+        """Inside `jit`: the tree of parameters, gradients or moments, held where the rules say.
+
+        A gradient that is held so is summed and split in one collective, and the state comes out
+        of a step as it went in, so that its buffers are used again.
+        """
+        return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, self.mesh, self.rules))
+
+    def like(self, tree: Any) -> Any:
+        """`jax.ShapeDtypeStruct`s of a tree of parameters or a state, with their shardings."""
+        return _with(tree, tree_shardings(tree, self.mesh, self.rules))
+
+    def batch_like(self, batch: Any) -> Any:
+        """`jax.ShapeDtypeStruct`s of a batch, its leading axis B split."""
+        sharding = NamedSharding(self.mesh, BATCH_SPEC)
+        return _with(batch, jax.tree.map(lambda leaf: sharding, batch))
+
+    def everywhere(self, tree: Any) -> Any:
+        """`jax.ShapeDtypeStruct`s of arrays that every device has whole."""
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        return _with(tree, jax.tree.map(lambda leaf: sharding, tree))
+
+
+def _with(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree, shardings)
 
 
 def check_batch(size: int, mesh: Mesh) -> None:

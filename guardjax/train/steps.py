@@ -11,6 +11,7 @@ import optax
 
 from guardjax.train.compilation import CountedJit
 from guardjax.train.parts import split_parts
+from guardjax.train.sharding import Placement
 from guardjax.train.state import Params, TrainState
 
 Sums = Mapping[str, tuple[jax.Array, jax.Array]]
@@ -19,7 +20,7 @@ LossFn = Callable[[Params, Params, Any, jax.Array], tuple[jax.Array, jax.Array, 
 
 def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: str = "train_step",
                     schedule: optax.Schedule | None = None, micro_batches: int = 1,
-                    state_shardings: TrainState | None = None) -> CountedJit:
+                    placement: Placement | None = None) -> CountedJit:
     """Returns the jitted `(state, frozen, batch) -> (state, metrics)`; `state` is donated.
 
     `loss_fn(params, frozen, batch, key)` returns `(loss_sum [], count [], metrics)`; the loss is
@@ -35,8 +36,9 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: 
     the whole count, so that the update is the same but for rounding. `loss_fn` then sees one part,
     and must not look beyond a prompt.
 
-    `state_shardings` (from `sharding.tree_shardings`) pins the layout of the new state.
+    `placement` holds gradients and the new state where its rules say.
     """
+    pin = (lambda tree: tree) if placement is None else placement.pin
 
     def train_step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(state.key, state.step)
@@ -52,11 +54,14 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: 
         else:
             parts = split_parts(batch, micro_batches)
             loss, count, metrics, grads = _accumulate(loss_fn, state.params, frozen, parts, key)
+        grads = pin(grads)
         grad_norm = optax.tree.norm(grads)
         # The norm is finite only if every entry is; a norm that overflows is as bad.
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         learns = finite & (count > 0)
         new_state = _advance(state, grads, tx, finite, learns)
+        new_state = new_state.replace(
+            params=pin(new_state.params), opt_state=pin(new_state.opt_state))
         bad = (~finite).astype(jnp.float32)
         one = jnp.ones((), jnp.float32)
         metrics = {key: _where_finite(finite, pair) for key, pair in metrics.items()}
@@ -70,8 +75,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: 
             metrics["lr"] = (jnp.asarray(schedule(state.updates), jnp.float32), one)
         return new_state, metrics
 
-    shardings = {} if state_shardings is None else {"out_shardings": (state_shardings, None)}
-    return CountedJit(train_step, name, donate_argnums=0, **shardings)
+    return CountedJit(train_step, name, donate_argnums=0)
 
 
 def _accumulate(loss_fn: LossFn, params: Params, frozen: Params, parts: Any, key: jax.Array

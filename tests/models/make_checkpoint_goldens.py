@@ -19,7 +19,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from tests.models import reference_model
 from tests.models.reference_cases import CONFIGS
-from tests.models.release_configs import RELEASES
+from guardjax.models.releases import RELEASES
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "models"
 SHARD = "60KB"

@@ -16,7 +16,7 @@ import numpy as np
 
 from guardjax.models.config import ModelConfig
 from tests.models.reference_cases import TIED, UNTIED, Row
-from tests.models.release_configs import RELEASES
+from guardjax.models.releases import RELEASES
 
 VOCAB = 112
 WORDS = 100                 # ids below are words

@@ -14,7 +14,7 @@ from guardjax.models.config import ModelConfig
 from guardjax.models.hf_weights import SINGLE_FILE, WeightsError, save_hf
 from guardjax.models.probes import make_probes, probe_logits
 from tests.models.reference_cases import CONFIGS, SMALLEST, TIED, Row
-from tests.models.release_configs import RELEASES
+from guardjax.models.releases import RELEASES
 from tests.models.test_parity import TOLERANCE, relative_error, seeded_params
 
 # What is asked of a certificate does not depend on depth, and compiling does.

@@ -8,7 +8,7 @@ from guardjax.models.config import ModelConfig
 from guardjax.models.init import init_params
 from guardjax.models.tiny import tiny_config
 from tests.models.reference_cases import TIED, UNTIED
-from tests.models.release_configs import RELEASES
+from guardjax.models.releases import RELEASES
 
 RELEASE_7B = RELEASES["7B"]
 

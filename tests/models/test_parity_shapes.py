@@ -19,7 +19,7 @@ from tests.models.parity_cases import (BF16_SHAPES, END_ID, GRADIENT_SHAPES, GRE
 from tests.models.parity_errors import (GRADIENT_BAR, LOGITS_BAR, leaf_errors, relative_error,
                                         rms_error, sketch, sketch_errors)
 from tests.models.reference_cases import positions_of
-from tests.models.release_configs import RELEASES
+from guardjax.models.releases import RELEASES
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models" / "parity.npz"
 

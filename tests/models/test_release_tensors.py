@@ -10,7 +10,7 @@ import pytest
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_names import hub_name, tensor_table
 from guardjax.models.init import param_shapes
-from tests.models.release_configs import NUM_PARAMETERS, RELEASES
+from guardjax.models.releases import NUM_PARAMETERS, RELEASES
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "models" / "tensors.json.gz"
 

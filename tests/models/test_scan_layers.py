@@ -19,7 +19,7 @@ from guardjax.rl.model_fns import bind
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.rl.transform import make_transform
 from guardjax.types import PromptBatch
-from tests.models.release_configs import RELEASES
+from guardjax.models.releases import RELEASES
 from tests.models.reference_cases import TIED, UNTIED, make_inputs, make_row
 from tests.models.test_parity import relative_error
 

@@ -70,7 +70,7 @@ EIGHT_DEVICES = textwrap.dedent("""
     from guardjax.train.checkpoint import Checkpointer
     from guardjax.train.config import CheckpointConfig, MeshConfig, OptimConfig
     from guardjax.train.optim import make_optimizer
-    from guardjax.train.sharding import make_mesh, shard_batch, shard_tree, tree_shardings
+    from guardjax.train.sharding import Placement, make_mesh, shard_batch, shard_tree
     from guardjax.train.state import Bundle, Clock, init_state
     from guardjax.train.steps import make_train_step
 
@@ -91,8 +91,7 @@ EIGHT_DEVICES = textwrap.dedent("""
     for name, config in meshes.items():
         mesh = make_mesh(config)
         state = shard_tree(init_state(params, tx, jax.random.key(1)), mesh, config.rules)
-        step = make_train_step(loss_fn, tx,
-                               state_shardings=tree_shardings(state, mesh, config.rules))
+        step = make_train_step(loss_fn, tx, placement=Placement(mesh, config.rules))
         losses = []
         with jax.set_mesh(mesh):
             for batch in batches:

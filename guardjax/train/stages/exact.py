@@ -31,7 +31,7 @@ class ExactStage(TrainedStage):
     """Expected-reward maximisation over listed verdicts."""
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
-        super().__init__(config, source, seed)
+        super().__init__(config, source, seed, placement=model.placement)
         self._model, self._reward = model, reward_by_name(config.rl.reward)
         transform = model.transform(config.rl.temperature)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
@@ -34,7 +35,7 @@ from guardjax.train.stages import dynamic
 from guardjax.train.stages.grpo_loss import GroupLoss
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
-from guardjax.train.stages.trained import TrainedStage
+from guardjax.train.stages.trained import Program, TrainedStage
 from guardjax.train.state import Bundle
 
 
@@ -46,7 +47,8 @@ class GRPOStage(TrainedStage):
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         if config.rl.dynamic_sampling:
             dynamic.check_source(config, len(source))
-        super().__init__(config, source, seed, updates=config.rl.updates)
+        super().__init__(config, source, seed, updates=config.rl.updates,
+                         placement=model.placement)
         self._rl, self._model = config.rl, model
         self._reward = reward_by_name(config.rl.reward)
         self._rollout = CountedJit(
@@ -81,10 +83,36 @@ class GRPOStage(TrainedStage):
             arrays = drawn[0].answers() | {
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
-        frozen = {"frozen": bundle.frozen, "ref": bundle.ref_params}
-        state, metrics = self._update_all(bundle.state, frozen, arrays)
+        state, metrics = self._update_all(bundle.state, _frozen(bundle), arrays)
         metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
         return bundle.replace(state=state), metrics, drawn[0].table
+
+    def programs(self, bundle: Bundle, batch: Batch) -> tuple[Program, ...]:
+        """What a step runs, of the first batch drawn: rollout, score (if any), update.
+
+        Args:
+          bundle: as `start` gives it, as `jax.ShapeDtypeStruct`s.
+          batch: of shapes; the answers are the rollout's, of `rl.max_tokens`.
+        """
+        place = self._placement.batch_like if self._placement else lambda tree: tree
+        rollout = Program(self._rollout, self._rollout_args(bundle, batch, 0))
+        samples, features = place(jax.eval_shape(self._rollout, *rollout.args))
+        lead = samples.length.shape
+        arrays = place({
+            "tokens": samples.tokens, "length": samples.length, "ended": samples.ended,
+            "sampled_logp": samples.logp, "rewards": jax.ShapeDtypeStruct(lead, jnp.float32),
+            "valid": jax.ShapeDtypeStruct(lead, bool)})
+        arrays |= {"prompts": batch.prompts, "features": features}
+        if self._rl.dynamic_sampling:
+            arrays["features"] = None
+        if self._score is None:
+            return rollout, Program(self._step, (bundle.state, _frozen(bundle), arrays))
+        score = Program(self._score, (bundle.state.params, _frozen(bundle), arrays))
+        arrays = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(
+            (leaf.shape[0] // self._rl.minibatches, *leaf.shape[1:]), leaf.dtype),
+            arrays | jax.eval_shape(self._score, *score.args))
+        return rollout, score, Program(
+            self._step, (bundle.state, _frozen(bundle), place(arrays)))
 
     def _update_all(self, state: Any, frozen: Any, arrays: dict[str, Any]) -> tuple[Any, Any]:
         """Every update of a rollout, minibatch after minibatch, pass after pass."""
@@ -105,9 +133,7 @@ class GRPOStage(TrainedStage):
 
         Rewards are given before any prompt is taken out: some look at both members of a pair.
         """
-        key = jax.random.fold_in(bundle.state.key, bundle.state.step)
-        samples, features = self._rollout(
-            bundle.state.params, bundle.frozen, batch.prompts, key, jnp.int32(first))
+        samples, features = self._rollout(*self._rollout_args(bundle, batch, first))
         samples = jax.device_get(samples)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
         scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts)
@@ -119,15 +145,26 @@ class GRPOStage(TrainedStage):
         return Rollout(batch.examples, features, samples, texts, scores, shaping)
 
 
+    def _rollout_args(self, bundle: Bundle, batch: Batch, first: int) -> tuple[Any, ...]:
+        return (bundle.state.params, bundle.frozen, batch.prompts, bundle.state.key,
+                bundle.state.step, np.int32(first))
+
+
+def _frozen(bundle: Bundle) -> dict[str, Any]:
+    return {"frozen": bundle.frozen, "ref": bundle.ref_params}
+
+
 def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
     tokenizer, rl = model.batcher.tokenizer, config.rl
     sampling = SamplingParams(rl.group_size, rl.max_tokens, tokenizer.end_id, tokenizer.pad_id)
     transform = model.transform(rl.temperature)
 
     def rollout(
-        trained: Any, frozen: Any, prompts: Any, key: jax.Array, first: jax.Array
+        trained: Any, frozen: Any, prompts: Any, key: jax.Array, step: jax.Array,
+        first: jax.Array
     ) -> tuple[Any, Any]:
         params = recipe.merge(trained, frozen)
+        key = jax.random.fold_in(key, step)
         features = encode_vision(model.fns, params, prompts)
         index = first + jnp.arange(prompts.next_pos.shape[0], dtype=jnp.int32)
         samples = generate(model.fns, params, prompts, key, sampling, transform,

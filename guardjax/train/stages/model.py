@@ -8,15 +8,20 @@ from guardjax.data.batching import Batcher
 from guardjax.models.config import ModelConfig
 from guardjax.rl.model_fns import ModelFns
 from guardjax.rl.transform import LogitTransform, make_transform
+from guardjax.train.sharding import Placement
 
 
 @dataclasses.dataclass(frozen=True)
 class StageModel:
-    """A model's functions, its config and its batcher. Parameters travel in the bundle."""
+    """A model's functions, its config and its batcher. Parameters travel in the bundle.
+
+    `placement` is where its arrays live; None is one device.
+    """
 
     cfg: ModelConfig
     fns: ModelFns
     batcher: Batcher
+    placement: Placement | None = None
 
     def transform(self, temperature: float = 1.0) -> LogitTransform:
         """The logit transform of sampling and loss: no special token but the end, no unused id."""

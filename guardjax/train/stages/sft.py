@@ -12,7 +12,7 @@ from guardjax.rl.answers import completion_mask
 from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
 from guardjax.train.stages.model import StageModel
-from guardjax.train.stages.trained import TrainedStage
+from guardjax.train.stages.trained import Program, TrainedStage
 from guardjax.train.state import Bundle
 
 
@@ -20,7 +20,7 @@ class SFTStage(TrainedStage):
     """Supervised fine-tuning over a source of answered examples."""
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
-        super().__init__(config, source, seed)
+        super().__init__(config, source, seed, placement=model.placement)
         transform = model.transform()
 
         def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
@@ -39,5 +39,11 @@ class SFTStage(TrainedStage):
 
     def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, None]:
         """One update."""
-        arrays = {"prompts": batch.prompts, "tokens": batch.tokens, "length": batch.length}
-        return self._update(bundle, arrays)
+        return self._update(bundle, self._arrays(batch))
+
+    def programs(self, bundle: Bundle, batch: Batch) -> tuple[Program, ...]:
+        """What a step runs; shapes may stand in the place of arrays."""
+        return (Program(self.jits[0], (bundle.state, bundle.frozen, self._arrays(batch))),)
+
+    def _arrays(self, batch: Batch) -> dict[str, Any]:
+        return {"prompts": batch.prompts, "tokens": batch.tokens, "length": batch.length}

@@ -70,7 +70,7 @@ class SightStage(TrainedStage):
 
     def __init__(self, config: StageConfig, model: StageModel, source: SightSource, seed: int):
         others = ("model",) if model.cfg.tie_word_embeddings else ("model", "lm_head")
-        super().__init__(config, source, seed, freeze=others)
+        super().__init__(config, source, seed, freeze=others, placement=model.placement)
 
         def loss(trained: Any, frozen: Any, batch: SightBatch, key: jax.Array):
             del key

@@ -1,4 +1,7 @@
-"""`config.json` of the four releases as they wrote it: flat, with `rope_scaling`, `in_chans`."""
+"""`config.json` of the four releases as they wrote it: flat, with `rope_scaling`, `in_chans`.
+
+What a job of that size takes can be asked without the weights.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,12 @@ RELEASES = {
 # Parameters as the hub counts them in the releases' own files.
 NUM_PARAMETERS = {"3B": 3_754_622_976, "7B": 8_292_166_656, "32B": 33_452_718_336,
                   "72B": 73_410_777_344}
+
+
+def release_of(name: str) -> str | None:
+    """The size ("7B") of a release's name, with or without its owner, else None.
+
+    `name` is such as "Qwen/Qwen2.5-VL-7B-Instruct", or the path of a folder that is called so.
+    """
+    last = name.rstrip("/").rsplit("/", 1)[-1]
+    return next((size for size in RELEASES if last == f"Qwen2.5-VL-{size}-Instruct"), None)

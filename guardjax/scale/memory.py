@@ -1,0 +1,57 @@
+"""What a compiled program takes of a chip's memory, or by how much it does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+
+import jax
+
+_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of one chip. Results that take the place of donated arguments count once.
+
+    `arguments` and `temporaries` are None where the compiler gave up: it then says the peak alone.
+    """
+
+    arguments: int | None
+    temporaries: int | None
+    peak: int
+    seconds: float              # wall time of the compilation
+
+    def spare(self, limit: int) -> float:
+        """The share of `limit` bytes that is left, negative where the program does not fit."""
+        return 1 - self.peak / limit
+
+
+def compile_memory(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, Memory]:
+    """Compiles; returns the program (None if it does not fit the chip) and its memory.
+
+    Raises:
+      jax.errors.JaxRuntimeError: the compiler stopped for any reason but memory.
+    """
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = bytes_asked_for(str(error))
+        if used is None:
+            raise
+        return None, Memory(None, None, used, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    stats = compiled.memory_analysis()
+    new = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    peak = (stats.argument_size_in_bytes + new + stats.temp_size_in_bytes
+            + stats.generated_code_size_in_bytes)
+    return compiled, Memory(stats.argument_size_in_bytes, stats.temp_size_in_bytes, peak, seconds)
+
+
+def bytes_asked_for(message: str) -> int | None:
+    """The bytes that a program needed, from the error of a compiler that had less; else None."""
+    match = _TOO_LARGE.search(message)
+    return None if match is None else int(float(match[1]) * _UNITS[match[2]])

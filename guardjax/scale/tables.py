@@ -1,0 +1,87 @@
+"""Plans as tables: what people read before they ask for a slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from guardjax.scale.plan import SPARE, Plan, ProgramPlan
+from guardjax.train.sharding import AXES
+
+
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def memory_table(plans: Sequence[Plan]) -> Table:
+    """A line for each program on each slice: bytes a chip, and whether they fit."""
+    table = Table(title=f"Memory of one chip (fits: {SPARE:.0%} to spare)")
+    for head in ("Slice", "Mesh", "Program", "Arguments", "Temporary", "Peak", "HBM", "Spare",
+                 "Fits", "Compiled in"):
+        table.add_column(head, justify="left" if head in ("Slice", "Mesh", "Program") else "right")
+    for plan in plans:
+        for each in plan.programs:
+            spare = each.memory.spare(plan.slice.chip.hbm)
+            peak = _bytes(each.memory.peak)
+            if each.memory.temporaries is None and each.memory.arguments is not None:
+                peak = f"> {peak}"      # never compiled: what it is given does not fit
+            table.add_row(
+                plan.slice.name, mesh_words(plan), each.name, _bytes(each.memory.arguments),
+                _bytes(each.memory.temporaries),
+                peak, _bytes(plan.slice.chip.hbm), f"{spare:.0%}", "yes" if spare >= SPARE else "no",
+                f"{each.memory.seconds:.0f} s" if each.memory.seconds else "not asked")
+    return table
+
+
+def work_table(plans: Sequence[Plan]) -> Table:
+    """A line for each program that compiled: the work of a chip, and the least time it takes."""
+    table = Table(title="Work of one chip, and the least time it takes")
+    for head in ("Slice", "Program", "TFLOP", "against sizes", "HBM", "Sent", "Compute",
+                 "Memory", "Links", "Least time", "bound by", "FLOP floor"):
+        table.add_column(head, justify="left" if head in ("Slice", "Program") else "right")
+    for plan in plans:
+        for each in plan.programs:
+            if each.cost is not None:
+                table.add_row(plan.slice.name, each.name, *_work(plan, each))
+    return table
+
+
+def _work(plan: Plan, each: ProgramPlan) -> tuple[str, ...]:
+    cost, bound = each.cost, each.roofline
+    floor = each.floor.least / each.num_chips / plan.slice.chip.peak_flops
+    return (f"{cost.flops / 1e12:,.4g}", f"{each.excess:+.1%}", _bytes(cost.bytes),
+            _bytes(cost.sent), _seconds(bound.compute), _seconds(bound.memory),
+            _seconds(bound.interconnect), _seconds(bound.seconds), bound.bound_by,
+            f"{bound.flop_share(floor):.0%}")
+
+
+def sent_table(plans: Sequence[Plan]) -> Table:
+    """A line for each program that compiled: bytes a chip sends, by kind of collective."""
+    kinds = sorted({kind for plan in plans for each in plan.programs if each.cost
+                    for kind in each.cost.collectives})
+    table = Table(title="Sent by one chip, by kind of collective")
+    for head in ("Slice", "Program", *kinds):
+        table.add_column(head, justify="left" if head in ("Slice", "Program") else "right")
+    for plan in plans:
+        for each in plan.programs:
+            if each.cost is not None:
+                table.add_row(plan.slice.name, each.name, *(
+                    _bytes(each.cost.collectives.get(kind, 0)) for kind in kinds))
+    return table
+
+
+def mesh_words(plan: Plan) -> str:
+    """The mesh's axes that are larger than one: "fsdp=8, tensor=2"."""
+    return ", ".join(f"{axis}={size}" for axis, size in zip(AXES, plan.sizes, strict=True)
+                     if size > 1) or "one chip"
+
+
+def _bytes(size: float | None) -> str:
+    if size is None:
+        return "–"
+    unit = next((unit for unit in ("GiB", "MiB") if size >= _UNITS[unit]), "KiB")
+    return f"{size / _UNITS[unit]:,.2f} {unit}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
