@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 import guardjax.models as models
 from guardjax.cache_dir import cache_dir
@@ -38,7 +39,6 @@ from guardjax.train.compilation import compilation_line, enable_compile_cache
 from guardjax.train.config import (
     ConfigError,
     MemoryConfig,
-    MeshConfig,
     RunConfig,
     StageConfig,
     resolve,
@@ -48,6 +48,7 @@ from guardjax.train.console import RunConsole
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.loop import run_stages
 from guardjax.train.metrics import MetricWriter
+from guardjax.train.sharding import Placement, check_batch, check_heads, make_mesh
 from guardjax.train.stages.exact import ExactStage
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
@@ -195,7 +196,8 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
       ConfigError: a value that does not fit the world, the base model or a stage.
       DiskFullError, NonFiniteError, Preempted and others of `run_stages`: with the state kept.
     """
-    _refuse_unused(run)
+    with _key_named("mesh"):
+        placement = _placement(run)
     enable_compile_cache()
     claim = claim_of(run)
     folder = check_workdir(workdir, claim)
@@ -209,18 +211,23 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         models.attention_backend(cfg)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    # Restored arrays are bound to a device; without this a resumed run, whose programs would then
-    # differ from those of the run before, compiles them all again.
-    params = jax.device_put(params, jax.devices()[0])
+    if placement is None:
+        # Restored arrays are bound to a device; without this a resumed run, whose programs would
+        # then differ from those of the run before, compiles them all again.
+        params = jax.device_put(params, jax.devices()[0])
+    else:
+        _check_mesh(run, cfg, placement.mesh)
+        params = placement.put(params)
     with _key_named("world"):
         directory = world_directory(run)
-    model = StageModel(cfg, bind(models, cfg), batcher)
+    model = StageModel(cfg, bind(models, cfg), batcher, placement)
     stages = []
     for index, config in enumerate(run.stages):
         with _key_named(f"stages.{index}"):
             stages.append(make_stage(config, model, directory, run.seed))
         stages[-1].keep_adapters = adapter_writer(config, cfg, "" if index else run.base, folder)
-    with _claimed(folder, claim), Checkpointer(folder, run.checkpoint) as checkpointer:
+    with (_claimed(folder, claim), Checkpointer(folder, run.checkpoint) as checkpointer,
+          _on_mesh(placement)):
         bundle = run_stages(
             stages, Bundle(frozen=params), checkpointer=checkpointer,
             writer=MetricWriter(folder), console=console,
@@ -232,10 +239,23 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     return save_model(cfg, bundle.params, batcher, folder / "model")
 
 
-def _refuse_unused(run: RunConfig) -> None:
-    """What a config says and nothing reads yet is refused, not passed over."""
-    if run.mesh != MeshConfig():
-        raise ConfigError("mesh: a run is trained on one device so far; leave it out")
+def _placement(run: RunConfig) -> Placement | None:
+    """Where the run's arrays live; None for one device, where nothing need be said."""
+    mesh = make_mesh(run.mesh)
+    return None if run.mesh.rules == "single" else Placement(mesh, run.mesh.rules)
+
+
+def _check_mesh(run: RunConfig, cfg: ModelConfig, mesh: Mesh) -> None:
+    """That the mesh divides the model's heads, and every batch that goes through a program."""
+    with _key_named("mesh"):
+        check_heads(cfg.text.num_key_value_heads, mesh)
+    for index, stage in enumerate(run.stages):
+        with _key_named(f"stages.{index}.batch"):
+            check_batch(stage.batch // (stage.rl.minibatches * stage.rl.micro_batches), mesh)
+
+
+def _on_mesh(placement: Placement | None) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if placement is None else jax.set_mesh(placement.mesh)
 
 
 @contextlib.contextmanager

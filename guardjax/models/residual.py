@@ -19,8 +19,23 @@ BATCH_AXES = ("data", "fsdp")
 
 def hold(x: Array) -> Array:
     """Under `jax.set_mesh` with those axes, x [B, ..., T, D] split along B; as it is elsewhere."""
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in BATCH_AXES if axis in mesh.axis_names)
-    if not axes or mesh.size == 1 or x.shape[-2] == 1:
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES)) if _held(x) else x
+
+
+def hold_embedded(x: Array) -> Array:
+    """As `hold`, for rows x [B, ..., T, D] of a table whose width D is split over `fsdp`.
+
+    Every chip looks up its part of the width for all rows of its `data` way, and the ways of
+    `fsdp` then exchange widths for rows. Asked for the end alone, the partitioner finds no way but
+    to make x whole on every chip.
+    """
+    if not _held(x):
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+    data, fsdp = BATCH_AXES
+    between = PartitionSpec(data, *(None,) * (x.ndim - 2), fsdp)
+    return hold(jax.lax.with_sharding_constraint(x, between))
+
+
+def _held(x: Array) -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return set(BATCH_AXES) <= set(mesh.axis_names) and mesh.size > 1 and x.shape[-2] > 1

@@ -16,7 +16,7 @@ from guardjax.models.config import Remat, TextConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
-from guardjax.models.residual import hold
+from guardjax.models.residual import hold, hold_embedded
 from guardjax.types import Segment
 
 Array = jax.Array | np.ndarray
@@ -45,7 +45,7 @@ class TextDecoder(nn.Module):
     def __call__(self, segments: Sequence[Segment], features: Array | None,
                  cache: KVCache) -> tuple[Arrays, KVCache]:
         """See `guardjax.models.qwen2_5_vl.forward`."""
-        hidden = tuple(hold(self._embed(segment, features)) for segment in segments)
+        hidden = tuple(self._embed(segment, features) for segment in segments)
         if self.scan:
             hidden, cache = self._scanned(hidden, segments, cache)
             return tuple(self.norm(x) for x in hidden), cache
@@ -86,7 +86,7 @@ class TextDecoder(nn.Module):
 
     def _embed(self, segment: Segment, features: Array | None) -> jax.Array:
         """lead + [T, D]: the token's embedding, or the image feature that stands in its place."""
-        embedded = self.embed_tokens(segment.tokens)
+        embedded = hold_embedded(self.embed_tokens(segment.tokens))
         if segment.feature_index is None:
             return embedded
         if features is None:

@@ -15,7 +15,7 @@ from guardjax.models.config import ModelConfig
 from guardjax.models.init import param_shapes
 from guardjax.rl.model_fns import bind
 from guardjax.train.config import RunConfig, StageConfig
-from guardjax.train.sharding import Placement, check_batch
+from guardjax.train.sharding import Placement, check_batch, check_heads
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.sft import SFTStage
@@ -90,6 +90,7 @@ class Workload:
                              f"of {', '.join(STAGES)} can be compiled ahead of time")
         parts = self.stage.rl.minibatches * self.stage.rl.micro_batches
         check_batch(self.stage.batch // parts, self.mesh)
+        check_heads(self.cfg.text.num_key_value_heads, self.mesh)
 
     def programs(self) -> tuple[Program, ...]:
         """The programs of a step with the shapes and shardings of their arguments."""

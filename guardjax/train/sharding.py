@@ -47,6 +47,8 @@ RULE_SETS: dict[str, RuleSet] = {
     # rank, and the small factors are whole everywhere.
     "fsdp": RuleSet(rules=(
         (r"(^|/)(bias|scale|[^/]*norm[^/]*)(/|$)", "replicate"),
+        # A table is looked up along its rows: see `models.residual.hold_embedded`.
+        (r"(^|/)embed_tokens/embedding$", (None, "fsdp")),
         (r"", "largest"),
     )),
     # Megatron's pairs (Shoeybi et al. 2019, arXiv 1909.08053): the first of two layers splits its
@@ -161,6 +163,14 @@ class Placement:
         """
         return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, self.mesh, self.rules))
 
+    def put(self, tree: Any) -> Any:
+        """Arrays of parameters or a state, moved to where the rules say."""
+        return shard_tree(tree, self.mesh, self.rules)
+
+    def put_batch(self, batch: Any) -> Any:
+        """See `shard_batch`."""
+        return shard_batch(batch, self.mesh)
+
     def like(self, tree: Any) -> Any:
         """`jax.ShapeDtypeStruct`s of a tree of parameters or a state, with their shardings."""
         return _with(tree, tree_shardings(tree, self.mesh, self.rules))
@@ -197,10 +207,25 @@ def check_batch(size: int, mesh: Mesh) -> None:
             f"fsdp={mesh.shape['fsdp']} = {ways} ways: use a batch of {near}, or a smaller mesh")
 
 
+def check_heads(num_key_heads: int, mesh: Mesh) -> None:
+    """Checks that `tensor` splits the decoder's attention between heads, not inside one.
+
+    Raises:
+      ValueError: naming the sizes that do.
+    """
+    size = mesh.shape["tensor"]
+    if num_key_heads % size:
+        fit = [n for n in range(1, num_key_heads + 1) if num_key_heads % n == 0]
+        raise ValueError(f"mesh.tensor={size} would cut heads in two: the model has "
+                         f"{num_key_heads} key/value heads, so it may be "
+                         f"{', '.join(map(str, fit))}")
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Returns the batch with the leading axis B of every array split over data * fsdp.
 
-    With several processes each passes its own rows, and B is their sum.
+    With several processes each passes its own rows, and B is their sum. Arrays that are on the
+    mesh already are moved only if they lie otherwise.
 
     Raises:
       ValueError: if B does not divide.
@@ -208,6 +233,8 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     sharding = NamedSharding(mesh, BATCH_SPEC)
 
     def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array):
+            return jax.device_put(leaf, sharding)
         check_batch(leaf.shape[0] * jax.process_count(), mesh)
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
 

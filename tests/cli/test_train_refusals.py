@@ -37,11 +37,12 @@ def _trained(config_file, tmp_path):
     ("stages.0.batch=3", "stages.0: batch=3 is odd"),
     ("stages.0.freeze=visul", "stages.0: unknown parameter group in freeze 'visul'. Did you mean"),
     ("stages.1.rl.reward=mine", "stages.1: unknown reward 'mine'; known are"),
-    ("mesh.data=2", "mesh: a run is trained on one device so far; leave it out"),
+    ("mesh.data=2", "mesh: mesh.rules='single' uses one device"),
+    ("mesh.rules=fsdp mesh.fsdp=3", "mesh: mesh data=1 * fsdp=3 * tensor=1 does not fit 1 device"),
     ("stages.0.optim.warmup_steps=50", "stages.0: optim.warmup_steps=50 is more than"),
 ])
 def test_a_bad_value_is_named_with_its_key(refusal, tmp_path, override, message):
-    assert message in refusal(override)
+    assert message in refusal(*override.split())
     # Nothing that would refuse the corrected config.
     assert not (tmp_path / "run").exists()
 

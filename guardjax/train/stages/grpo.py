@@ -83,7 +83,7 @@ class GRPOStage(TrainedStage):
             arrays = drawn[0].answers() | {
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
-        state, metrics = self._update_all(bundle.state, _frozen(bundle), arrays)
+        state, metrics = self._update_all(bundle.state, _frozen(bundle), self._spread(arrays))
         metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
         return bundle.replace(state=state), metrics, drawn[0].table
 
@@ -124,7 +124,7 @@ class GRPOStage(TrainedStage):
             for k in range(self._rl.minibatches):
                 part = arrays if self._rl.minibatches == 1 else jax.tree.map(
                     lambda leaf, k=k: leaf[k::self._rl.minibatches], arrays)
-                state, found = self._step(state, frozen, part)
+                state, found = self._step(state, frozen, self._spread(part))
                 metrics.append(found)
         return state, _sum_pairs(metrics)
 
@@ -133,7 +133,8 @@ class GRPOStage(TrainedStage):
 
         Rewards are given before any prompt is taken out: some look at both members of a pair.
         """
-        samples, features = self._rollout(*self._rollout_args(bundle, batch, first))
+        prompts = dataclasses.replace(batch, prompts=self._spread(batch.prompts))
+        samples, features = self._rollout(*self._rollout_args(bundle, prompts, first))
         samples = jax.device_get(samples)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
         scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts)

@@ -33,7 +33,8 @@ class TrainedStage:
                  placement: Placement | None = None):
         """`source` gives batch by index; `freeze` replaces the config's.
 
-        `updates` are taken each step; warm-up and schedule count updates.
+        `updates` are taken each step; warm-up and schedule count updates. With a `placement`,
+        `init` and `step` are to be called under `jax.set_mesh` of its mesh.
         """
         self.name, self.num_steps = config.name, config.steps
         self.recipe = make_recipe(config.freeze if freeze is None else freeze, config.lora)
@@ -45,7 +46,12 @@ class TrainedStage:
 
     def init(self, bundle: Bundle) -> Bundle:
         """Splits trained from frozen parameters and opens the data."""
-        return self.start(bundle).replace(data_iterator=iterate(self._source))
+        bundle = self.start(bundle)
+        if self._placement is not None:
+            state, frozen, ref = self._placement.put(
+                (bundle.state, bundle.frozen, bundle.ref_params))
+            bundle = bundle.replace(state=state, frozen=frozen, ref_params=ref)
+        return bundle.replace(data_iterator=iterate(self._source))
 
     def start(self, bundle: Bundle) -> Bundle:
         """As `init`, without the data: for arrays, and for their shapes in `jax.eval_shape`."""
@@ -65,5 +71,9 @@ class TrainedStage:
 
     def _update(self, bundle: Bundle, arrays: Any) -> tuple[Bundle, Any, None]:
         """One update by the only program of the stage."""
-        state, metrics = self.jits[0](bundle.state, bundle.frozen, arrays)
+        state, metrics = self.jits[0](bundle.state, bundle.frozen, self._spread(arrays))
         return bundle.replace(state=state), metrics, None
+
+    def _spread(self, arrays: Any) -> Any:
+        """The arrays of a batch where the mesh wants them; as they are on one device."""
+        return arrays if self._placement is None else self._placement.put_batch(arrays)
