@@ -15,6 +15,7 @@ TOLERANCE = 2e-5
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)       # a dozen programs for eight devices
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_eight_devices_give_losses_and_gradients_of_one(kind):
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8",
