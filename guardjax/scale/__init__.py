@@ -1,1 +1,1 @@
-"""Whether a job fits a TPU slice and how long a step must take, asked before the slice is paid for."""
+"""Whether a job fits a TPU slice, and the least time of a step, before the slice is paid for."""

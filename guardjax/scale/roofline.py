@@ -10,11 +10,12 @@ from guardjax.scale.chips import Chip
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Work of one chip. Linear: costs of parts add, and a loop's body counts as often as it runs."""
+    """Work of one chip. Costs of parts add, and a loop's body counts as often as it runs."""
 
     flops: float = 0.0
     bytes: float = 0.0                              # read from and written to HBM
-    collectives: Mapping[str, float] = dataclasses.field(default_factory=dict)  # kind -> bytes sent
+    # Kind -> bytes sent.
+    collectives: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: Cost) -> Cost:
         kinds = {*self.collectives, *other.collectives}

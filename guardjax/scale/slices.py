@@ -62,7 +62,7 @@ def has_libtpu() -> bool:
 
 
 def slice_mesh(asked: Slice, config: MeshConfig) -> Mesh:
-    """A mesh of a slice's chips, which are described and not there; neighbours in it are neighbours.
+    """A mesh of a slice's chips, which are described, not there; its neighbours are neighbours.
 
     Raises:
       SliceError: libtpu is missing.
@@ -71,7 +71,7 @@ def slice_mesh(asked: Slice, config: MeshConfig) -> Mesh:
     if not has_libtpu():
         raise SliceError("compiling for a TPU needs libtpu: pip install 'guardjax[tpu]', and set "
                          "JAX_PLATFORMS=cpu where there is no TPU")
-    # Nothing runs on the chips: no server to ask about them, and no lock on them to take.
+    # Nothing runs on the chips: no server to ask about them, no lock on them to take.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")

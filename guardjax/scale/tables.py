@@ -28,7 +28,8 @@ def memory_table(plans: Sequence[Plan]) -> Table:
             table.add_row(
                 plan.slice.name, mesh_words(plan), each.name, _bytes(each.memory.arguments),
                 _bytes(each.memory.temporaries),
-                peak, _bytes(plan.slice.chip.hbm), f"{spare:.0%}", "yes" if spare >= SPARE else "no",
+                peak, _bytes(plan.slice.chip.hbm), f"{spare:.0%}",
+                "yes" if spare >= SPARE else "no",
                 f"{each.memory.seconds:.0f} s" if each.memory.seconds else "not asked")
     return table
 

@@ -105,7 +105,8 @@ GROUP = "  %a.1 = f32[8]{0} parameter(0)\n  ROOT %r = f32[32]{0} all-gather(%a.1
 
 @pytest.mark.parametrize("groups, num", [
     ("replica_groups={{0,1,2,3},{4,5,6,7}}", 4), ("replica_groups=[2,4]<=[8]", 4),
-    ("replica_groups=mesh['a'=2,'b'=4] {'b'}", 4), ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", 8),
+    ("replica_groups=mesh['a'=2,'b'=4] {'b'}", 4),
+    ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", 8),
 ])
 def test_chips_of_a_collective_are_read(groups, num):
     text = f"ENTRY %main (a: f32[8]) -> f32[32] {{\n{GROUP}{groups}, dimensions={{0}}\n}}\n"
@@ -113,7 +114,7 @@ def test_chips_of_a_collective_are_read(groups, num):
 
 
 def test_chips_that_cannot_be_read_are_refused():
-    text = f"ENTRY %main (a: f32[8]) -> f32[32] {{\n{GROUP}replica_groups=odd, dimensions={{0}}\n}}\n"
+    text = f"ENTRY %main (a: f32[8]) -> f32[32] {{\n{GROUP}replica_groups=odd\n}}\n"
     with pytest.raises(CountError, match="cannot read the chips"):
         count(text)
 
