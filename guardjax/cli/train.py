@@ -10,6 +10,12 @@ example:
       stages.0.steps=200 seed=1
   guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/gspo \\
       stages.0.rl.preset=gspo
+  guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/mine \
+      stages.0.rl.reward=my_rewards.py:mine
+
+A reward of your own is a function in TRL's convention, plain or async:
+  def mine(completions, label, **columns):    # policy_text, question, rule_ids, ...
+      return [float(one in text) for text, one in zip(completions, label)]
 
 A run that was stopped goes on where it was when the same command is given again. The trained model
 is written to OUT/model as Hugging Face lays it out; adapters (lora.rank) are in it, and beside it

@@ -130,7 +130,8 @@ class RLConfig:
     correction_cap: float = 2.0         # largest of these weights
     overlong: Literal["none", "shape", "filter"] = _BY_PRESET  # penalty, or out of the loss if cut
     overlong_buffer: float = 0.2        # share of max_tokens over which the penalty grows to -1
-    reward: str = "gated"               # name of a reward composition
+    reward: str = "gated"               # a composition by name, or one's own: FILE.py:NAME
+    reward_seconds: float = 600.0       # what a reward may take; 0: no limit, in the main thread
     dynamic_sampling: bool = _BY_PRESET  # replace prompts whose group has one reward only; "grpo"
     dynamic_rounds: int = 4             # at most so many batches are drawn a step
     epochs: int = 1                     # passes over a rollout
@@ -160,6 +161,8 @@ class RLConfig:
         _require(self.anchor_coef >= 0, f"anchor_coef must be >= 0, got {self.anchor_coef}")
         _require(self.correction_cap > 0,
                  f"correction_cap must be positive, got {self.correction_cap}")
+        _require(self.reward_seconds >= 0,
+                 f"reward_seconds must be >= 0, got {self.reward_seconds}")
         _require(0 < self.overlong_buffer <= 1,
                  f"overlong_buffer is a share of max_tokens in (0, 1], got {self.overlong_buffer}")
         for name in ("dynamic_rounds", "epochs", "minibatches", "micro_batches"):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from guardjax.rewards.reward import RewardError
 from guardjax.train.checkpoint import Checkpointer
 from guardjax.train.compilation import announce_traces
 from guardjax.train.config import LogConfig
@@ -13,6 +14,7 @@ from guardjax.train.console import RunConsole, SampleRow
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.metrics import MetricWriter
 from guardjax.train.preemption import Preempted, StopSignal
+from guardjax.train.silence import SilenceWatch
 from guardjax.train.state import Bundle
 
 Metrics = Mapping[str, tuple[Any, Any]]             # name -> (sum [], count [])
@@ -80,9 +82,10 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
               stop: StopSignal) -> Bundle:
     """Runs the steps that `bundle.clock` has not yet done; returns the bundle after the last.
 
-    The newest step is always saved when this returns or raises `Preempted`.
+    The newest step is always saved when this returns, or raises `Preempted` or `RewardError`.
     """
     first, window = bundle.clock.step, bundle.clock
+    silence = SilenceWatch(console.line)
 
     def announce(name: str, traces: int) -> None:
         if bundle.clock.step > first:       # the first step has its own line
@@ -95,8 +98,14 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
         with announce_traces(announce):
             mark = time.perf_counter()
             while bundle.clock.step < stage.num_steps:
+                position = _position(bundle)
                 batch = _next_batch(stage, bundle)
-                bundle, metrics, rows = stage.step(bundle, batch)
+                try:
+                    bundle, metrics, rows = stage.step(bundle, batch)
+                except RewardError:     # before the update: the step can be done again
+                    _rewind(bundle, position)
+                    _save(bundle, stage, checkpointer, writer, guard)
+                    raise
                 now = time.perf_counter()
                 bundle = bundle.replace(clock=bundle.clock.tick(now - mark))
                 mark = now
@@ -105,6 +114,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
                 means = None
                 if _is_due(bundle.clock.step, log.every_steps, stage.num_steps):
                     means = _write(writer, stage, window, bundle)
+                    silence.observe(stage.name, bundle.clock.step - window.step, means)
                     window = bundle.clock
                 if rows is not None and _is_due(bundle.clock.step, log.table_every_steps):
                     _show(rows(), stage, bundle, writer, console)
@@ -134,6 +144,15 @@ def _next_batch(stage: Stage, bundle: Bundle) -> Any:
         raise DataEndedError(
             f"stage {stage.name!r}: the data ended after {bundle.clock.step} of "
             f"{stage.num_steps} steps; repeat the dataset or ask for fewer steps") from None
+
+
+def _position(bundle: Bundle) -> Any:
+    return None if bundle.data_iterator is None else bundle.data_iterator.get_state()
+
+
+def _rewind(bundle: Bundle, position: Any) -> None:
+    if position is not None:
+        bundle.data_iterator.set_state(position)
 
 
 def _write(writer: MetricWriter, stage: Stage, window: Any, bundle: Bundle) -> dict[str, float]:

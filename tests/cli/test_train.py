@@ -199,6 +199,44 @@ def test_a_broken_reward_ends_the_run_and_costs_no_step(
     assert outcome(tmp_path) == outcome(straight)
 
 
+def test_a_reward_of_ones_own_is_mended_where_it_stopped(
+        guardjax, config_file, tiny_model, tmp_path, capsys):
+    """It raises in its fourth step; that step is done again, by what the file says then."""
+    counting = """
+import numpy as np
+steps = []
+def mine(completions):
+    steps.append(1)
+    {broken}
+    return [float(sum(map(str.isalpha, text))) for text in completions]
+"""
+    for name in ("straight", "mended"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(counting.format(
+            broken="1 / (4 - len(steps))" if name == "mended" else ""))
+        words = ("train", "--config", config_file, "--out", tmp_path / name / "run",
+                 "stages.0.steps=2", f"stages.1.rl.reward={tmp_path / name / 'mine.py'}:mine",
+                 "stages.1.steps=8", "checkpoint.every_steps=100", "log.every_steps=3")
+        assert guardjax(*words) == (1 if name == "mended" else 0)
+    assert "reward 'mine': raised ZeroDivisionError" in capsys.readouterr().err
+    assert (tmp_path / "mended/run/checkpoints/5").is_dir()
+    (tmp_path / "mended/mine.py").write_text(counting.format(broken=""))
+    assert guardjax(*words) == 0
+    assert "resumed at step 3" in capsys.readouterr().err
+    assert outcome(tmp_path / "mended/run") == outcome(tmp_path / "straight/run")
+
+
+def test_a_reward_that_is_the_same_for_all_is_said(
+        guardjax, config_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("guardjax.train.silence.SILENT_STEPS", 4)
+    (tmp_path / "mine.py").write_text("def mine(completions):\n    return [1.0] * len(completions)\n")
+    assert guardjax("train", "--config", config_file, "--out", tmp_path / "run",
+                    "stages.0.steps=2", "stages.1.steps=6",
+                    f"stages.1.rl.reward={tmp_path / 'mine.py'}:mine") == 0
+    said = capsys.readouterr().err
+    assert said.count("nothing is learnt") == 1 and "in the last 4 steps" in said
+
+
 def test_adapters_lie_beside_the_model_and_make_it_of_the_base(
         guardjax, tiny_model, tmp_path):
     stages = [{"kind": "sft", "policies": "L3", "lora": {"rank": 2}} | STAGE | {"steps": 2}]

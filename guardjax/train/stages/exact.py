@@ -33,6 +33,7 @@ class ExactStage(TrainedStage):
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         super().__init__(config, source, seed)
         self._model, self._reward = model, reward_by_name(config.rl.reward)
+        self._seconds = config.rl.reward_seconds
         transform = model.transform(config.rl.temperature)
 
         def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
@@ -57,7 +58,8 @@ class ExactStage(TrainedStage):
         texts = [[*group, *[""] * (width - len(group))] for group in texts]
         flat = [(example, text) for example, group in zip(batch.examples, texts, strict=True)
                 for text in group]
-        scores = self._reward.score([e for e, _ in flat], [t for _, t in flat])
+        scores = self._reward.score([e for e, _ in flat], [t for _, t in flat],
+                                    seconds=self._seconds)
         tokens, length = self._model.batcher.answers(texts)
         arrays = {
             "prompts": batch.prompts, "tokens": tokens, "length": length,

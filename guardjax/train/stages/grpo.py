@@ -110,7 +110,8 @@ class GRPOStage(TrainedStage):
             bundle.state.params, bundle.frozen, batch.prompts, key, jnp.int32(first))
         samples = jax.device_get(samples)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
-        scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts)
+        scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts,
+                                    seconds=self._rl.reward_seconds)
         shaping = None
         if self._rl.overlong == "shape":
             shaping = overlong_penalty(
