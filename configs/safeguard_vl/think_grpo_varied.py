@@ -18,6 +18,6 @@ def get_config():
     form.name, form.think = "form", True
     form.data = {"read": 1.0}
     grpo, = config.stages
-    grpo.think, grpo.rl.max_tokens = True, 32  # as many as a guard may write
+    grpo.rl.max_tokens = 32     # as many as a guard may write
     config.stages = (form, grpo)
     return config

@@ -17,6 +17,7 @@ import guardjax.models as models
 from guardjax.cache_dir import cache_dir
 from guardjax.cli.assets import model_dir
 from guardjax.cli.model_folder import holds_model, save_model
+from guardjax.cli.reward_files import changed_files, keep_reward_files
 from guardjax.cli.run_adapters import adapter_writer, check_adapters
 from guardjax.cli.world_policies import is_policy_file, named_policy
 from guardjax.data.batching import Batcher, load_batcher
@@ -182,7 +183,10 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     claim = claim_of(run)
     folder = check_workdir(workdir, claim)
     if holds_model(folder / "model"):
-        console.line(f"{run.name}: trained already; nothing to do")
+        changed = changed_files(run, folder)
+        console.line(f"{run.name}: trained already; nothing to do" + (
+            f". {', '.join(changed)} has changed since: choose another folder to train with it"
+            if changed else ""))
         return folder / "model"
     with _key_named("base"):
         cfg, params, batcher = load_start(run.base, run.seed, run.memory)
@@ -193,7 +197,8 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         raise ConfigError(str(error)) from error
     # Restored arrays are bound to a device; without this a resumed run, whose programs would then
     # differ from those of the run before, compiles them all again.
-    params = jax.device_put(params, jax.devices()[0])
+    start = [Bundle(frozen=jax.device_put(params, jax.devices()[0]))]
+    del params      # and `start` is emptied: a second name would keep the base through all stages
     with _key_named("world"):
         directory = world_directory(run)
     model = StageModel(cfg, bind(models, cfg), batcher)
@@ -202,9 +207,13 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         with _key_named(f"stages.{index}"):
             stages.append(make_stage(config, model, directory, run.seed))
         stages[-1].keep_adapters = adapter_writer(config, cfg, "" if index else run.base, folder)
+    for name in changed_files(run, folder):
+        console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "
+                     "is now")
     with _claimed(folder, claim), Checkpointer(folder, run.checkpoint) as checkpointer:
+        keep_reward_files(run, folder)
         bundle = run_stages(
-            stages, Bundle(frozen=params), checkpointer=checkpointer,
+            stages, start.pop(), checkpointer=checkpointer,
             writer=MetricWriter(folder), console=console,
             guard=NonFiniteGuard(run.guard.max_bad_steps, checkpointer.dump), log=run.log)
     jits = [jit for stage in stages for jit in stage.jits]

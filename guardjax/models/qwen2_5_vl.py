@@ -16,7 +16,7 @@ from guardjax.models.attention import choose_backend
 from guardjax.models.cache import KVCache, OpenSegment
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
-from guardjax.models.linear import product
+from guardjax.models.linear import KERNEL, LORA_A, LORA_B, product
 from guardjax.models.text import TextDecoder
 from guardjax.models.vision import VisionTower
 from guardjax.types import Head, Segment, VisionInputs
@@ -100,10 +100,14 @@ def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
 
 
 def head(params: Params, cfg: ModelConfig) -> Head:
-    """What `unembed` multiplies with, as it is stored."""
+    """What `unembed` multiplies with, as it is stored; with its adapter added if it has one."""
     if cfg.tie_word_embeddings:
         return Head(params["model"]["embed_tokens"]["embedding"], vocab_axis=0, dtype=cfg.dtype)
-    return Head(params["lm_head"]["kernel"], vocab_axis=1, dtype=cfg.dtype)
+    leaves = params["lm_head"]
+    kernel = leaves[KERNEL]
+    if LORA_A in leaves:
+        kernel = kernel + leaves[LORA_A] @ leaves[LORA_B]
+    return Head(kernel, vocab_axis=1, dtype=cfg.dtype)
 
 
 def _check_fits(segments: Sequence[Segment], buffer: OpenSegment) -> None:

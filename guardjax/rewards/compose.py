@@ -30,6 +30,12 @@ class Scores:
     applies: np.ndarray                                   # [n] bool, any part applies
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]]    # name -> unweighed (value, applies)
 
+    def only(self, rows: np.ndarray) -> Scores:
+        """The same, but nothing applies outside of `rows` [n] bool."""
+        return Scores(np.where(rows, self.value, 0.0), self.applies & rows, {
+            name: (np.where(rows, value, 0.0), applies & rows)
+            for name, (value, applies) in self.parts.items()})
+
     def sums(self) -> dict[str, tuple[float, int]]:
         """(sum, count) of the total and of every part, unweighed, over the rows it applies to."""
         named = {"total": (self.value, self.applies), **self.parts}

@@ -85,8 +85,11 @@ class LoraConfig:
         _require(self.rank >= 0, f"rank must be >= 0, got {self.rank}")
         _require(self.alpha > 0, f"alpha must be positive, got {self.alpha}; for no adapters set "
                                  "rank to 0")
-        _require(self.base == "whole" or self.rank > 0,
-                 f"base={self.base!r} is for adapters: set rank, or base to 'whole'")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _require(self.rank > 0 or value == field.default,
+                     f"{field.name}={value!r} is for adapters, and rank is 0: set rank, or leave "
+                     f"{field.name} out")
         _require(bool(self.targets), "targets must name a module; for no adapters set rank to 0")
         for target in self.targets:
             try:
@@ -102,7 +105,7 @@ _BY_PRESET: Any = None
 
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
-    """Group-relative policy optimisation; read by the stages "grpo" and "exact".
+    """Group-relative policy optimisation; read by stage "grpo", a little of it by "exact".
 
     `preset` fills the fields marked so; a field that is given wins, and is then named in `unlike`.
     """
@@ -151,11 +154,16 @@ class RLConfig:
             if getattr(self, name) is _BY_PRESET:
                 object.__setattr__(self, name, value)
         unlike = tuple(name for name, value in choices.items() if getattr(self, name) != value)
+        _require(not self.unlike or set(self.unlike) == set(unlike),
+                 f"unlike={self.unlike} is what follows from the other fields: leave it out")
         object.__setattr__(self, "unlike", unlike)
         _require(self.group_size >= 2, f"group_size must be >= 2, got {self.group_size}")
         _require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
         _require(self.max_tokens >= 1, f"max_tokens must be >= 1, got {self.max_tokens}")
         _require(self.kl_coef >= 0, f"kl_coef must be >= 0, got {self.kl_coef}")
+        _require(not self.kl_coef or (self.kl, self.kl_in) != ("k1", "loss"),
+                 "kl='k1' in the loss has a gradient of zero in expectation: set kl_in to "
+                 "'reward', or kl to 'k2' or 'k3'")
         _require(0 < self.clip_low <= 1, f"clip_low must be in (0, 1], got {self.clip_low}")
         _require(self.clip_high > 0, f"clip_high must be positive, got {self.clip_high}")
         _require(self.anchor_coef >= 0, f"anchor_coef must be >= 0, got {self.anchor_coef}")
@@ -169,12 +177,17 @@ class RLConfig:
             _require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
 
 
+def _default(field: dataclasses.Field) -> Any:
+    return (field.default if field.default_factory is dataclasses.MISSING
+            else field.default_factory())
+
+
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
     """One stage of training."""
 
     kind: Literal["sight", "sft", "grpo", "exact"]
-    steps: int                          # optimiser steps
+    steps: int                          # batches; each is `rl.updates` optimiser updates
     name: str = ""                      # prefix of its metrics; empty means the kind
     batch: int = 32                     # B, prompts a step over all devices
     optim: OptimConfig = OptimConfig()
@@ -203,9 +216,7 @@ class StageConfig:
                  f"plain_share={self.plain_share} chooses among varied policies, and "
                  f"policies={self.policies!r}; set it to 0")
         _require(self.closeness >= 0, f"closeness must be >= 0, got {self.closeness}")
-        _require(self.kind == "sight" or not self.closeness,
-                 f"closeness={self.closeness} is for kind 'sight', and this is {self.kind!r}: set "
-                 "it to 0")
+        self._check_unread()
         for kind, weight in self.data.items():
             _require(kind in EXAMPLE_KINDS, typed_config.unknown_name(
                 "example kind in data", kind, EXAMPLE_KINDS))
@@ -219,31 +230,49 @@ class StageConfig:
                  f"batch={self.batch} prompts do not divide into rl.minibatches="
                  f"{self.rl.minibatches} times rl.micro_batches={self.rl.micro_batches} parts of "
                  "whole groups")
-        _require(self.kind == "grpo" or self.rl.epochs * parts == 1,
-                 "rl.epochs, rl.minibatches and rl.micro_batches are for kind 'grpo', and this is "
-                 f"{self.kind!r}: set them to 1")
-        _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
-                 f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
-                 "false")
         self._check_anchors()
+
+    def _check_unread(self) -> None:
+        """That nothing is set that this kind of stage does not read."""
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        usual = RLConfig()
+        found = [(name, getattr(self, name), _default(fields[name]))
+                 for name in _UNREAD[self.kind]]
+        found += [(f"rl.{name}", getattr(self.rl, name), getattr(usual, name))
+                  for name in _UNREAD_RL[self.kind]]
+        for name, value, default in found:
+            _require(value == default, f"{name}={value!r} is not for kind {self.kind!r}, which "
+                                       "does not read it: leave it out")
 
     def _check_anchors(self) -> None:
         """That prompts without a label and `rl.anchor_coef` stand together, or neither does."""
         coef = self.rl.anchor_coef
-        _require(self.kind == "grpo" or not coef,
-                 f"rl.anchor_coef={coef} is for kind 'grpo', and this is {self.kind!r}: set it to 0")
-        if self.kind != "grpo":
+        if self.kind not in ("grpo", "exact"):
             return
         anchors = [kind for kind, weight in self.data.items() if weight and kind not in LABELLED]
         _require(bool(anchors) == bool(coef),
                  f"rl.anchor_coef={coef} and data has {', '.join(anchors) or 'labelled prompts only'}"
                  f": prompts without a label are held to the reference, by rl.anchor_coef > 0; "
                  f"without them ({', '.join(LABELLED)} only) set it to 0")
+        _require("habit" not in anchors, "data.habit: prompts that are judged by the house's policy "
+                 "cannot be held to the reference, which judges by it: leave it out")
         _require(any(self.data.get(kind) for kind in LABELLED),
                  f"data has no labelled prompts ({', '.join(LABELLED)}): nothing is rewarded")
         _require(not (anchors and self.rl.dynamic_sampling),
                  "rl.dynamic_sampling replaces prompts without signal, and those without a label "
                  f"never have any: leave {', '.join(anchors)} out of data, or set it to false")
+
+
+# Fields that a kind of stage does not read; setting one is an error, not a wish unheard.
+_NOT_SIGHT = ("data", "policies", "plain_share", "spell_share", "freeze")
+_UNREAD: Mapping[str, Sequence[str]] = {
+    "sight": (*_NOT_SIGHT, "think"), "sft": ("closeness",),
+    "grpo": ("closeness", "think"), "exact": ("closeness", "think")}
+_ALL_RL = tuple(field.name for field in dataclasses.fields(RLConfig) if field.name != "unlike")
+_EXACT_RL = ("reward", "reward_seconds", "temperature")
+_UNREAD_RL: Mapping[str, Sequence[str]] = {
+    "sight": _ALL_RL, "sft": _ALL_RL, "grpo": (),
+    "exact": tuple(name for name in _ALL_RL if name not in _EXACT_RL)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Stage(Protocol):
 
     name: str
     num_steps: int
+    updates: int        # optimiser updates a step
 
     def init(self, bundle: Bundle) -> Bundle:
         """Returns the bundle with `state`, `frozen`, `data_iterator` (and reference) set."""
@@ -62,8 +63,9 @@ def run_stages(stages: Sequence[Stage], bundle: Bundle, *, checkpointer: Checkpo
         console.line(f"ignored an incomplete checkpoint: {name}")
     writer.restore(saved.writer if saved else None)
     if saved:
-        start = checkpointer.load_stage_start(saved.clock.stage, bundle.frozen)
-        bundle = bundle.replace(frozen=start, clock=saved.clock)
+        bundle = bundle.replace(    # no name of its own, which would keep it through all stages
+            frozen=checkpointer.load_stage_start(saved.clock.stage, bundle.frozen),
+            clock=saved.clock)
     with StopSignal() as stop:
         for stage in stages[bundle.clock.stage:]:
             bundle = stage.init(bundle)
@@ -109,7 +111,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
                 now = time.perf_counter()
                 bundle = bundle.replace(clock=bundle.clock.tick(now - mark))
                 mark = now
-                guard.observe(stage.name, bundle)
+                guard.observe(stage, bundle)
                 writer.add(metrics)
                 means = None
                 if _is_due(bundle.clock.step, log.every_steps, stage.num_steps):
@@ -174,5 +176,5 @@ def _save(bundle: Bundle, stage: Stage, checkpointer: Checkpointer, writer: Metr
           guard: NonFiniteGuard) -> None:
     if bundle.state is None:        # a stage that trains nothing starts again from its beginning
         return
-    guard.settle(stage.name, bundle)
+    guard.settle(stage, bundle)
     checkpointer.save(bundle, writer.state())

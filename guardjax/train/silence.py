@@ -23,7 +23,10 @@ class SilenceWatch:
         """Looks at the means of the last `steps` steps; stages without groups pass by."""
         if stage != self._stage:
             self._stage, self._silent, self._told = stage, 0, False
-        silent = means.get("grpo/zero_variance", 0.0) == 1.0
+        share = means.get("grpo/zero_variance", 0.0)
+        if math.isnan(share):       # prompts without a label only
+            return
+        silent = share == 1.0
         self._silent = self._silent + steps if silent else 0
         if self._silent >= SILENT_STEPS and not self._told:
             self._told = True

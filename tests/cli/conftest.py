@@ -72,7 +72,8 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def config_file(tiny_model, tmp_path_factory):
     """A config file of SFT and GRPO that starts from `tiny_model`."""
-    stages = [{"kind": kind, "policies": "L3", "rl": RL} | STAGE for kind in ("sft", "grpo")]
+    stages = [{"kind": kind, "policies": "L3"} | STAGE | ({"rl": RL} if kind == "grpo" else {})
+              for kind in ("sft", "grpo")]
     return write_config(tmp_path_factory.mktemp("configs") / "tiny.py", name="tiny",
                         base=str(tiny_model), stages=stages)
 

@@ -178,7 +178,7 @@ def test_numbers_that_are_not_finite_end_the_run_with_its_state_kept(
                       f"base={tmp_path / 'nan'}")
     assert status == 1
     # One step late, so as not to wait for the device.
-    assert "stage 'sft', step 3: the last 2 steps" in (message := capsys.readouterr().err)
+    assert "stage 'sft', step 3: the last 2 updates" in (message := capsys.readouterr().err)
     assert "giving up" in message
     assert [line["skipped"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 1]
     assert (tmp_path / "run/nonfinite/3").is_dir() and not (tmp_path / "run/model").exists()
@@ -222,8 +222,14 @@ def mine(completions):
     assert (tmp_path / "mended/run/checkpoints/5").is_dir()
     (tmp_path / "mended/mine.py").write_text(counting.format(broken=""))
     assert guardjax(*words) == 0
-    assert "resumed at step 3" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())     # long paths wrap
+    assert "resumed at step 3" in said and "mine.py has changed since the last start" in said
+    assert len((tmp_path / "mended/run/rewards.jsonl").read_text().splitlines()) == 2
     assert outcome(tmp_path / "mended/run") == outcome(tmp_path / "straight/run")
+    (tmp_path / "mended/mine.py").write_text("def mine(completions):\n    return completions\n")
+    assert guardjax(*words) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "trained already" in said and "choose another folder to train with it" in said
 
 
 def test_a_reward_that_is_the_same_for_all_is_said(

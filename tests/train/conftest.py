@@ -73,6 +73,7 @@ class ToyStage:
 
     name: str = "toy"
     num_steps: int = 6
+    updates: int = 1
     on_step: Callable[[int], None] = lambda step: None
     spoil: Callable[[int], bool] = lambda step: False
     repeats: int | None = None
@@ -119,14 +120,16 @@ class Toy:
     output: str = ""
 
     def run(self, stages: list[ToyStage], *, every: int = 2, keep: int = 2, log_every: int = 1,
-            max_bad: int = 3, folder: pathlib.Path | None = None) -> Bundle:
+            max_bad: int = 3, folder: pathlib.Path | None = None,
+            start: list[Bundle] | None = None) -> Bundle:
         folder = folder or self.folder
         out = io.StringIO()
         console = RunConsole(log_every, rich.console.Console(file=out, width=120))
         try:
             with Checkpointer(folder, CheckpointConfig(every_steps=every, keep=keep)) as saver:
                 return run_stages(
-                    stages, Bundle(frozen=toy_params()), checkpointer=saver,
+                    stages, start.pop() if start else Bundle(frozen=toy_params()),
+                    checkpointer=saver,
                     writer=MetricWriter(folder), console=console,
                     guard=NonFiniteGuard(max_bad, saver.dump),
                     log=LogConfig(every_steps=log_every, table_every_steps=3))

@@ -22,6 +22,11 @@ def test_says_so_once_a_stage_and_only_in_a_row():
     for _ in range(3):
         watch.observe("next", half, SILENT)
     watch.observe("sft", SILENT_STEPS, {"sft/loss": 1.0})
+    watch.observe("last", half, SILENT)
+    watch.observe("last", half, SILENT | {"grpo/zero_variance": math.nan})
+    assert len(told) == 1
+    watch.observe("last", half, SILENT)
+    assert told.pop().startswith("last")
     line, = told
     assert line.startswith(f"next: in the last {SILENT_STEPS} steps") and "nothing is learnt" in line
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
@@ -41,13 +42,12 @@ from guardjax.train.state import Bundle
 class GRPOStage(TrainedStage):
     """Group-relative policy optimisation over judged prompts."""
 
-    with_reference = True
-
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         if config.rl.dynamic_sampling:
             dynamic.check_source(config, len(source))
         super().__init__(config, source, seed, updates=config.rl.updates)
         self._rl, self._model = config.rl, model
+        self.with_reference = config.rl.kl_coef > 0 or config.rl.anchor_coef > 0
         self._reward = reward_by_name(config.rl.reward)
         self._rollout = CountedJit(
             _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
@@ -73,7 +73,8 @@ class GRPOStage(TrainedStage):
 
         if self._rl.dynamic_sampling:
             drawn = dynamic.draw_rounds(
-                roll, batch, bundle.data_iterator, self._rl.dynamic_rounds)
+                lambda batch, first: dataclasses.replace(roll(batch, first), features=None),
+                batch, bundle.data_iterator, self._rl.dynamic_rounds)
             arrays = dynamic.gather_update(drawn, self._model.batcher)
             logged = dynamic.round_metrics(drawn)
         else:
@@ -110,8 +111,10 @@ class GRPOStage(TrainedStage):
             bundle.state.params, bundle.frozen, batch.prompts, key, jnp.int32(first))
         samples = jax.device_get(samples)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
-        scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts,
-                                    seconds=self._rl.reward_seconds)
+        examples = per_answer(batch.examples, self._rl.group_size)
+        scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+        # A function of somebody's own may have an opinion on a caption, too.
+        scores = scores.only(np.array([bool(example.label) for example in examples]))
         shaping = None
         if self._rl.overlong == "shape":
             shaping = overlong_penalty(

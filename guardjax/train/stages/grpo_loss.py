@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from guardjax.rl.advantages import group_advantages, zero_variance
+from guardjax.rl.advantages import group_advantages
 from guardjax.rl.answers import completion_mask
 from guardjax.rl.divergence import penalised_rewards
 from guardjax.rl.logprobs import token_logprobs
@@ -54,7 +54,8 @@ class GroupLoss:
         if advantages is None:
             advantages = self._advantages(batch, before, ref_logp)
         judged = batch["valid"].any(axis=1)
-        flat = zero_variance(batch["rewards"], batch["valid"]) & judged
+        # Not by the rewards alone: a penalty may enter them.
+        flat = judged & (advantages == 0).all(axis=1)
         mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
         gap = jnp.abs(before - batch["sampled_logp"]).sum()
         counted, weights = mask & judged[:, None, None], None
@@ -73,7 +74,7 @@ class GroupLoss:
         if rl.anchor_coef > 0:
             # Nothing rewards these answers: all that is asked is that they stay the reference's.
             anchors = policy_loss(logp, old_logp, ref_logp, advantages,
-                                  mask & ~judged[:, None, None], self._anchor_params)
+                                  mask & batch["anchor"][:, None, None], self._anchor_params)
             metrics["grpo/anchor_kl"] = (anchors.kl, anchors.tokens)
             sums = sums + anchors
         return sums.loss, sums.count, metrics

@@ -38,8 +38,13 @@ class Rollout:
         return {
             "tokens": self.samples.tokens, "length": self.samples.length,
             "ended": self.samples.ended, "sampled_logp": self.samples.logp, "rewards": rewards,
-            "valid": self.scores.applies.reshape(lead),
+            "valid": self.scores.applies.reshape(lead), "anchor": self.anchor,
         }
+
+    @property
+    def anchor(self) -> np.ndarray:
+        """[B] bool, True where a prompt has no label: its answers are held to the reference."""
+        return np.array([not example.label for example in self.examples])
 
     @functools.cached_property
     def flat(self) -> np.ndarray:
