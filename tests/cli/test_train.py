@@ -27,7 +27,8 @@ class Killed(BaseException):
 def outcome(folder):
     """All that a run leaves, but for what depends on the clock."""
     model = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
-    return (read_metrics(folder / "metrics.jsonl"), read_metrics(folder / "samples.jsonl"), model)
+    logs = [read_metrics(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups")]
+    return (*logs, model)
 
 
 def act_at(monkeypatch, stage_name, step, act):
