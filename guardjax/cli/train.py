@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from guardjax.cli.usage import plain
+
 _EPILOG = """\
 example:
   guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/grpo_varied \\
@@ -13,7 +15,8 @@ example:
 
 A run that was stopped goes on where it was when the same command is given again. The trained model
 is written to OUT/model as Hugging Face lays it out; adapters (lora.rank) are in it, and beside it
-in PEFT's format in OUT/adapter/STAGE. A run that has its model is not trained again.
+in PEFT's format in OUT/adapter/STAGE. Curves are drawn into OUT/curves, and `guardjax rollouts OUT`
+shows what was sampled. A run that has its model is not trained again.
 
 exit status: 0 trained, 1 the run gave up with its state kept, 2 bad input, 130 or 143 stopped.
 """
@@ -39,4 +42,19 @@ def main(args: argparse.Namespace) -> int:
     run = compose.load_config(args.config, args.overrides)
     path = compose.train(run, args.out, RunConsole(run.log.every_steps))
     print(f"model: {path}")
+    draw(args.out)
     return 0
+
+
+def draw(folder: str) -> None:
+    """Writes the curves into the run's folder: a second or two, which no long run feels."""
+    from guardjax.rollouts.curves import curves_folder, save_curves
+    from guardjax.rollouts.run_log import RunLogError, read_run
+
+    try:
+        run = read_run(folder)
+    except RunLogError as error:    # the model is there all the same
+        print(plain(f"no curves: {error}"))
+        return
+    save_curves(run)
+    print(plain(f"curves: {curves_folder(run)}; for the rest of it: guardjax rollouts {folder}"))
