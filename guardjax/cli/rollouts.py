@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("folder", metavar="RUN", help="a run's folder")
     parser.add_argument("--out", metavar="FILE.html", help=f"the page (default: RUN/{PAGE})")
     parser.add_argument("--groups", type=positive, default=400, metavar="N",
-                        help="groups in the page at most, spread evenly over steps (default: 400)")
+                        help="groups in the page at most, of steps spread evenly (default: 400)")
     parser.set_defaults(run=main)
     return parser
 
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
     # Drawing takes seconds to import; a typing error should not.
     from guardjax.atomic import write_text
-    from guardjax.rollouts.curves import curves_folder, save_curves
+    from guardjax.rollouts.curves import FOLDER, save_curves
     from guardjax.rollouts.page import missing_parts, render_page
     from guardjax.rollouts.run_log import RunLogError, read_run
     from guardjax.rollouts.signs import find_signs
@@ -57,13 +57,13 @@ def main(args: argparse.Namespace) -> int:
     page = pathlib.Path(args.out) if args.out else run.folder / PAGE
     if page.is_dir():
         return fail("rollouts", f"--out {page} is a folder; name a file, such as {page / PAGE}")
-    curves, signs = save_curves(run), find_signs(run)
+    curves, signs = save_curves(run.folder, run.metrics), find_signs(run)
     write_text(page, render_page(run, signs, curves, groups=args.groups))
     if missing := missing_parts(run):
         print(plain(missing))
     for sign in signs:
         if sign.raised:
             print(plain(f"look: {sign.title}. {sign.reading}"))
-    print(plain(f"curves: {len(curves)} in {curves_folder(run)}"))
+    print(plain(f"curves: {len(curves)} in {run.folder / FOLDER}"))
     print(plain(f"page: {page}"))
     return 0

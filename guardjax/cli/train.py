@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 
 from guardjax.cli.usage import plain
 
@@ -48,13 +49,14 @@ def main(args: argparse.Namespace) -> int:
 
 def draw(folder: str) -> None:
     """Writes the curves into the run's folder: a second or two, which no long run feels."""
-    from guardjax.rollouts.curves import curves_folder, save_curves
-    from guardjax.rollouts.run_log import RunLogError, read_run
+    from guardjax.rollouts.curves import FOLDER, save_curves
+    from guardjax.rollouts.run_log import RunLogError, read_windows
 
+    path = pathlib.Path(folder)
     try:
-        run = read_run(folder)
+        windows = read_windows(path)
     except RunLogError as error:    # the model is there all the same
         print(plain(f"no curves: {error}"))
         return
-    save_curves(run)
-    print(plain(f"curves: {curves_folder(run)}; for the rest of it: guardjax rollouts {folder}"))
+    save_curves(path, windows)
+    print(plain(f"curves: {path / FOLDER}; what was sampled: guardjax rollouts {folder}"))

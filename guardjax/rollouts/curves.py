@@ -9,7 +9,6 @@ from typing import Any
 
 from guardjax.atomic import write_bytes
 from guardjax.eval.figures import Series, learning_curves, series_from_rows
-from guardjax.rollouts.run_log import RunLog
 
 FOLDER = "curves"       # in the run's
 
@@ -20,38 +19,40 @@ class Curve:
 
     name: str                   # of its file
     title: str
-    keys: Mapping[str, str]     # label -> metric; a metric that ends in "*" is all that begin so
+    keys: Mapping[str, str]     # label -> metric; "*" stands for all metrics that begin so
     look_for: str
     share: bool = False         # shown in per cent of 0 to 100
 
 
 CURVES = (
-    Curve("reward", "Reward, by part", {"": "reward/*"},
+    Curve("reward", "Reward, by part", {"*": "reward/*"},
           "Should rise and level off. A part that rises alone is what is being optimised."),
     Curve("verdicts", "Verdicts",
           {"right": "rollout/right", "said unsafe": "rollout/unsafe",
            "malformed": "rollout/invalid", "cut off": "rollout/truncated"},
           "Right should rise with the reward; malformed and cut off should fall to 0.", True),
-    Curve("no_signal", "Groups without signal", {"share": "grpo/zero_variance"},
+    Curve("no_signal", "Groups without signal", {"": "grpo/zero_variance"},
           "Prompts whose answers all earn the same teach nothing. Near 100 the run is idle: harder "
           "prompts, a higher temperature or dynamic sampling.", True),
-    Curve("length", "Length of answers, tokens", {"tokens": "rollout/tokens"},
+    Curve("length", "Length of answers, tokens", {"": "rollout/tokens"},
           "Growth without more right answers is padding."),
-    Curve("entropy", "Entropy, nats a token", {"judged": "grpo/entropy"},
+    Curve("entropy", "Entropy, nats a token", {"": "grpo/entropy"},
           "A fall to 0 is the end of exploration; a rise without bound is noise."),
     Curve("kl", "KL to the reference, nats a token",
           {"judged": "grpo/kl", "anchors": "grpo/anchor_kl"},
           "How far the model went. A jump, or growth after the reward stands still, is drift."),
-    Curve("clip_fraction", "Clip fraction", {"tokens clipped": "grpo/clip_fraction"},
-          "0 with one update a rollout. Above 0.3 the updates are too many or too large."),
-    Curve("grad_norm", "Gradient norm, before clipping", {"norm": "grad_norm"},
+    Curve("clip_fraction", "Clip fraction, of tokens", {"": "grpo/clip_fraction"},
+          "0 with one update a rollout. As a rule of thumb, above 0.3 the updates are too many or "
+          "too large."),
+    Curve("grad_norm", "Gradient norm, before clipping", {"": "grad_norm"},
           "Spikes come before collapse; a steady norm far above optim.clip_norm asks for a lower "
           "rate."),
-    Curve("logp_gap", "Sampler against trainer, nats a token", {"mean gap": "rollout/logp_gap"},
+    Curve("logp_gap", "Sampler against trainer, nats a token", {"": "rollout/logp_gap"},
           "The same model must give the same log-probabilities: about 1e-6 in float32, below 0.02 "
           "in bfloat16."),
-    Curve("loss", "Loss", {"loss": "loss"},
-          "Of SFT, falls. Of GRPO, says little: it is 0 in expectation at every optimum."),
+    Curve("loss", "Loss", {"": "loss"},
+          "Of SFT, falls. Of GRPO, says little: advantages are centred, so that all but the "
+          "penalties is near 0 at every step."),
 )
 
 
@@ -74,17 +75,12 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> list[DrawnCurve]:
     return drawn
 
 
-def save_curves(run: RunLog) -> list[DrawnCurve]:
+def save_curves(folder: pathlib.Path, metrics: Sequence[Mapping[str, Any]]) -> list[DrawnCurve]:
     """Draws the curves and writes them into `curves/` of the run's folder, each in one step."""
-    drawn = draw_curves(run.metrics)
+    drawn = draw_curves(metrics)
     for each in drawn:
-        write_bytes(curves_folder(run) / f"{each.curve.name}.png", each.png)
+        write_bytes(folder / FOLDER / f"{each.curve.name}.png", each.png)
     return drawn
-
-
-def curves_folder(run: RunLog) -> pathlib.Path:
-    """Where a run's curves lie."""
-    return run.folder / FOLDER
 
 
 def _lines(curve: Curve, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
@@ -98,7 +94,8 @@ def _lines(curve: Curve, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Seri
             if points and points not in found.values():
                 found[stage, label] = points
     several = len({stage for stage, _ in found}) > 1
-    return {f"{stage}: {label}" if several else label: points
+    # A line alone needs no name: the panel's title is it.
+    return {": ".join(part for part in (stage, label) if part) if several else label: points
             for (stage, label), points in found.items()}
 
 

@@ -64,7 +64,8 @@ def render_page(run: RunLog, signs: Sequence[Sign], curves: Sequence[DrawnCurve]
         signs=[ShownSign(sign, _figure(sign)) for sign in signs] if measured else [],
         problems=_problems(shown), provenance=_provenance(run),
         steps=sorted({each.group.step for each in shown}),
-        raised=sum(sign.raised is True for sign in signs))
+        raised=sum(sign.raised is True for sign in signs),
+        silent=sum(sign.raised is None for sign in signs))
 
 
 def missing_parts(run: RunLog) -> str:

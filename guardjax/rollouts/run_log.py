@@ -90,28 +90,42 @@ def read_run(path: str | pathlib.Path) -> RunLog:
     """Reads a run's folder. A last line that is still being written is left out.
 
     Raises:
-      RunLogError: no folder, no run in it, nothing written yet, or a broken line, which is named.
+      RunLogError: as `read_windows`, or a broken line of the groups, which is named.
     """
     folder = pathlib.Path(path)
+    windows = read_windows(folder)
+    groups = tuple(_group(f"{folder / GROUPS_FILE}, line {number}", record)
+                   for number, record in enumerate(_lines(folder / GROUPS_FILE), start=1))
+    return RunLog(folder, windows, groups)
+
+
+def read_windows(folder: pathlib.Path) -> tuple[Mapping[str, Any], ...]:
+    """The metrics of a run's folder, one a window of steps.
+
+    Raises:
+      RunLogError: no folder, no run in it, nothing written yet, or a broken line, which is named.
+    """
     if not folder.is_dir():
         raise RunLogError(f"{folder} is {'a file' if folder.exists() else 'not there'}; give the "
                           "folder of a run, as --out of `guardjax train` named it")
-    if not (folder / METRICS_FILE).is_file():
+    file = folder / METRICS_FILE
+    if not file.is_file():
         raise RunLogError(f"{folder} has no {METRICS_FILE}, so it is no run's folder{_near(folder)}")
+    windows = _lines(file)
+    if not windows:
+        raise RunLogError(f"{file} is empty: the run has not come to its first line, which is due "
+                          "after log.every_steps steps")
+    for number, line in enumerate(windows, start=1):
+        _checked(f"{file}, line {number}", line, _METRICS)
+    return tuple(windows)
+
+
+def _lines(file: pathlib.Path) -> list[dict[str, Any]]:
     try:
-        metrics = read_jsonl(folder / METRICS_FILE)
-        records = read_jsonl(folder / GROUPS_FILE)
+        return read_jsonl(file)
     except (ValueError, OSError) as error:
         raise RunLogError(f"{error}. Take that line out; or give the run's command again, which "
                           "cuts its logs back to the newest checkpoint") from error
-    if not metrics:
-        raise RunLogError(f"{folder / METRICS_FILE} is empty: the run has not come to its first "
-                          "line, which is due after log.every_steps steps")
-    for number, line in enumerate(metrics, start=1):
-        _checked(f"{folder / METRICS_FILE}, line {number}", line, _METRICS)
-    groups = tuple(_group(f"{folder / GROUPS_FILE}, line {number}", record)
-                   for number, record in enumerate(records, start=1))
-    return RunLog(folder, tuple(metrics), groups)
 
 
 def _near(folder: pathlib.Path) -> str:

@@ -30,7 +30,7 @@ def find_signs(run: RunLog) -> list[Sign]:
     early, late = AnswerTable.of(run.groups).thirds()
     signs = [
         wrong_but_paid(late), parting_ways(run), what_parts_pay(run, late),
-        length_pays(run, late), malformed(early, late), corpus_shapes(early, late),
+        length_pays(early, late), malformed(early, late), corpus_shapes(early, late),
         copies(early, late), same_answers(late), verdict_collapse(run, late), exploration(run),
         sampler_gap(run)]
     order = {True: 0, False: 1, None: 2}

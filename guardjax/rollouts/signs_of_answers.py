@@ -132,8 +132,9 @@ def verdict_collapse(run: RunLog, late: AnswerTable) -> Sign:
         "the true one.",
         f"the share said unsafe ends below {percent(low)} or above {percent(high)}, and the true "
         "one does not",
-        f"{percent(said[0])} → {percent(said[1])} of all answers say unsafe; {percent(truth)} "
-        "should, of those recorded late." if said else
+        f"{percent(said[0])} → {percent(said[1])} of all answers say unsafe"
+        + (f"; {percent(truth)} should, of those recorded late." if len(late) else ".")
+        if said else
         "The metrics have fewer than two windows of rollout/unsafe.",
         bool(inside and not low <= said[1] <= high) if said else None)
 

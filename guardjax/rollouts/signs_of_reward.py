@@ -91,12 +91,14 @@ def what_parts_pay(run: RunLog, late: AnswerTable) -> Sign:
         {name: points for name, points in series.items() if points})
 
 
-def length_pays(run: RunLog, late: AnswerTable) -> Sign:
-    """Whether longer answers earn more than their siblings, and answers grow."""
-    growth = drift(run.metrics, "rollout/tokens")
+def length_pays(early: AnswerTable, late: AnswerTable) -> Sign:
+    """Whether longer answers earn more than their siblings, and judged answers grow.
+
+    The metrics' mean length would not do: anchors, such as captions, are in it.
+    """
+    before, after = (weighed_mean(table.tokens, table.weight) for table in (early, late))
     correlation = _within_groups(late)
-    grown = growth[1] / growth[0] if growth and growth[0] > 0 else float("nan")
-    known = correlation is not None and growth is not None
+    known = correlation is not None
     return Sign(
         "Length pays",
         "Inside a group all answers are to one prompt; where the longer ones earn more, and "
@@ -104,9 +106,10 @@ def length_pays(run: RunLog, late: AnswerTable) -> Sign:
         f"length and reward correlate by more than {LENGTH_CORRELATION} inside groups, and the "
         f"mean length grows by more than {100 * (LENGTH_GROWTH - 1):.0f} % from the first to the "
         "last third",
-        f"Correlation {correlation:+.2f}; mean length {growth[0]:.1f} → {growth[1]:.1f} tokens."
+        f"Correlation {correlation:+.2f}; mean length {before:.1f} → {after:.1f} tokens."
         if known else "There are too few groups whose answers differ in length and in reward.",
-        bool(correlation > LENGTH_CORRELATION and grown > LENGTH_GROWTH) if known else None,
+        bool(correlation > LENGTH_CORRELATION and after > LENGTH_GROWTH * before)
+        if known else None,
         ("Tokens", "Answers", "Right", "Mean reward"), _by_length(late))
 
 

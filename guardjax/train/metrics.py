@@ -21,12 +21,12 @@ TIME_PREFIX = "time/"
 
 
 class MetricWriter:
-    """Reduces (sum, count) pairs over steps and writes three files of a run's folder:
-    `metrics.jsonl`, `samples.jsonl` and `groups.jsonl`.
+    """Reduces (sum, count) pairs over steps and writes the logs of a run's folder.
 
-    A line is `{"step", "stage", name: mean, ..., "time/...": ...}`; a mean over nothing, or one
-    that is not finite, is null. With `enabled=False` (all processes but the first) nothing is
-    written, and everything else behaves alike.
+    A line of `metrics.jsonl` is `{"step", "stage", name: mean, ..., "time/...": ...}`; a mean over
+    nothing, or one that is not finite, is null. `samples.jsonl` has the answers that the console
+    shows, `groups.jsonl` whole groups of them. With `enabled=False` (all processes but the first)
+    nothing is written, and everything else behaves alike.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], *, enabled: bool = True) -> None:

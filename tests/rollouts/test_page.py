@@ -136,7 +136,7 @@ def test_a_run_without_groups_says_how_to_get_them(folder, tmp_path, capsys):
     assert rollouts(tmp_path) == 0
     assert "log.groups_every_steps" in capsys.readouterr().out
     page = (tmp_path / "rollouts.html").read_text()
-    assert "1 of 11 signs of reward gaming asks for a look" in page
+    assert "1 of 11 signs of reward gaming asks for a look. 7 could not be measured." in page
 
 
 def test_stages_are_named_where_several_have_a_curve():
