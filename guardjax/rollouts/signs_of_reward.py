@@ -81,8 +81,9 @@ def what_parts_pay(run: RunLog, late: AnswerTable) -> Sign:
         "A part such as format that pays right and wrong answers alike gives no reason to be "
         "right; one that rises while the share right stands still is what is being learnt.",
         f"a part pays wrong answers more than right ones, by more than {PART_FOR_WRONG}",
-        f"The part that tells right from wrong least is {worst[0]}: it pays {worst[2]} for right "
-        f"answers and {worst[3]} for wrong ones, on average and before its weight."
+        f"{'The only part' if len(rows) == 1 else 'The part that tells right from wrong least'} "
+        f"is {worst[0]}: it pays {worst[2]} for right answers and {worst[3]} for wrong ones, on "
+        "average and before its weight."
         if known else
         _too_few(int(late.right.sum()), int((~late.right).sum())),
         bool(worst[1] > PART_FOR_WRONG) if known else None,

@@ -32,7 +32,7 @@ def test_every_sort_is_kept_in_turns():
     assert choose_groups(sorts, 4) == [0, 5, 6, 7]
     assert choose_groups(sorts, 6) == [0, 5, 6, 7, 1, 8]
     assert choose_groups(["signal"] * 3, 8) == [0, 1, 2]
-    assert choose_groups([], 8) == []
+    assert choose_groups([], 8) == [] and choose_groups(["unrewarded"] * 5, 8) == [0, 1]
 
 
 def test_a_step_keeps_groups_of_every_sort_and_says_for_how_many_each_stands():

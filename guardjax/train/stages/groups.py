@@ -24,6 +24,7 @@ from guardjax.train.console import SampleRow
 from guardjax.train.stages.rollout import Rollout
 
 GROUPS_A_STEP = 8
+UNREWARDED_A_STEP = 2   # nothing is compared in them: a look at what anchors say is enough
 STEP_BYTES = 64 * 1024
 TEXT_CHARS = 2000
 _TAIL_CHARS = 500       # the end of a long answer is where its verdict is
@@ -72,6 +73,7 @@ class SampledStep:
 def choose_groups(sorts: Sequence[str], limit: int = GROUPS_A_STEP) -> list[int]:
     """Indices of at most `limit` prompts: the first of every sort, then the second, and so on."""
     waiting = [[i for i, found in enumerate(sorts) if found == sort] for sort in SORTS]
+    waiting[-1] = waiting[-1][:UNREWARDED_A_STEP]
     turns = itertools.zip_longest(*waiting)
     return [i for turn in turns for i in turn if i is not None][:limit]
 
