@@ -110,7 +110,8 @@ def read_windows(folder: pathlib.Path) -> tuple[Mapping[str, Any], ...]:
                           "folder of a run, as --out of `guardjax train` named it")
     file = folder / METRICS_FILE
     if not file.is_file():
-        raise RunLogError(f"{folder} has no {METRICS_FILE}, so it is no run's folder{_near(folder)}")
+        raise RunLogError(
+            f"{folder} has no {METRICS_FILE}, so it is no run's folder{_near(folder)}")
     windows = _lines(file)
     if not windows:
         raise RunLogError(f"{file} is empty: the run has not come to its first line, which is due "

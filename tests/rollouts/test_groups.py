@@ -1,4 +1,4 @@
-"""What `groups.jsonl` keeps: every sort of group, the right numbers, within bounds, the same twice."""
+"""What `groups.jsonl` keeps: every sort of group, the rollout's numbers, within bounds."""
 
 import json
 

@@ -82,7 +82,8 @@ class GRPOStage(TrainedStage):
         frozen = {"frozen": bundle.frozen, "ref": bundle.ref_params}
         state, metrics = self._update_all(bundle.state, frozen, arrays)
         metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
-        return bundle.replace(state=state), metrics, SampledStep(drawn, self._model.batcher.tokenizer)
+        shown = SampledStep(drawn, self._model.batcher.tokenizer)
+        return bundle.replace(state=state), metrics, shown
 
     def _update_all(self, state: Any, frozen: Any, arrays: dict[str, Any]) -> tuple[Any, Any]:
         """Every update of a rollout, minibatch after minibatch, pass after pass."""
