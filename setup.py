@@ -33,7 +33,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["guardjax", "guardjax.*"]),
     package_data={
-        "guardjax": ["assets/**/*", "policies/ladder/*.yaml", "eval/templates/*"],
+        "guardjax": ["assets/**/*", "policies/ladder/*.yaml", "eval/templates/*",
+                     "rollouts/templates/*"],
     },
     install_requires=[
         "jax>=0.10,<0.12",

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "rl": GROUND,
     "train": GROUND | {"rl", "models", "data", "rewards"},
     "eval": GROUND | {"models", "rl", "data", "world"},
+    "rollouts": GROUND | {"rewards", "train", "eval"},
     "cli": None,  # composes everything
 }
 

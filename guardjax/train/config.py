@@ -293,11 +293,15 @@ class LogConfig:
 
     every_steps: int = 10               # one line of metrics, reduced over these steps
     table_every_steps: int = 50         # one table of sampled answers; 0 shows none
+    groups_every_steps: int = 10        # whole groups into groups.jsonl, also at the end of a
+                                        # stage, at most 64 KiB a step; 0 keeps none
 
     def __post_init__(self) -> None:
         _require(self.every_steps >= 1, f"every_steps must be >= 1, got {self.every_steps}")
         _require(self.table_every_steps >= 0,
                  f"table_every_steps must be >= 0, got {self.table_every_steps}")
+        _require(self.groups_every_steps >= 0,
+                 f"groups_every_steps must be >= 0, got {self.groups_every_steps}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from guardjax.rewards.reward import RewardError
@@ -18,7 +18,18 @@ from guardjax.train.silence import SilenceWatch
 from guardjax.train.state import Bundle
 
 Metrics = Mapping[str, tuple[Any, Any]]             # name -> (sum [], count [])
-Rows = Callable[[], Sequence[SampleRow]] | None     # called only when a table is due
+
+
+class Shown(Protocol):
+    """What a step that sampled has to show; asked only when it is due."""
+
+    def table(self) -> Sequence[SampleRow]:
+        """A few answers, for the console and `samples.jsonl`."""
+        ...
+
+    def groups(self) -> Sequence[Mapping[str, Any]]:
+        """Whole groups as strict JSON, for `groups.jsonl`."""
+        ...
 
 
 class DataEndedError(RuntimeError):
@@ -40,8 +51,8 @@ class Stage(Protocol):
         """Returns the bundle with `state`, `frozen`, `data_iterator` (and reference) set."""
         ...
 
-    def step(self, bundle: Bundle, batch: Any) -> tuple[Bundle, Metrics, Rows]:
-        """Returns the bundle one step later, metrics as (sum, count), and rows to show."""
+    def step(self, bundle: Bundle, batch: Any) -> tuple[Bundle, Metrics, Shown | None]:
+        """Returns the bundle one step later, metrics as (sum, count), and what was sampled."""
         ...
 
     def finish(self, bundle: Bundle) -> Bundle:
@@ -103,7 +114,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
                 position = _position(bundle)
                 batch = _next_batch(stage, bundle)
                 try:
-                    bundle, metrics, rows = stage.step(bundle, batch)
+                    bundle, metrics, shown = stage.step(bundle, batch)
                 except RewardError:     # before the update: the step can be done again
                     _rewind(bundle, position)
                     _save(bundle, stage, checkpointer, writer, guard)
@@ -118,8 +129,8 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
                     means = _write(writer, stage, window, bundle)
                     silence.observe(stage.name, bundle.clock.step - window.step, means)
                     window = bundle.clock
-                if rows is not None and _is_due(bundle.clock.step, log.table_every_steps):
-                    _show(rows(), stage, bundle, writer, console)
+                if shown is not None:
+                    _show(shown, stage, bundle, writer, console, log)
                 console.step_done(bundle.clock.step, means)
                 signum = stop.signum        # once: it may come at any time
                 if checkpointer.due(bundle.clock) or signum is not None:
@@ -164,12 +175,17 @@ def _write(writer: MetricWriter, stage: Stage, window: Any, bundle: Bundle) -> d
         "seconds": bundle.clock.seconds, "steps_per_second": steps / max(seconds, 1e-9)})
 
 
-def _show(rows: Sequence[SampleRow], stage: Stage, bundle: Bundle, writer: MetricWriter,
-          console: RunConsole) -> None:
-    console.table(bundle.clock.step, rows)
-    writer.write_rows(bundle.clock.total, stage.name, [
-        {"policy": row.policy, "rationale": row.rationale, "verdict": row.verdict,
-         "reward": dict(row.reward)} for row in rows])
+def _show(shown: Shown, stage: Stage, bundle: Bundle, writer: MetricWriter,
+          console: RunConsole, log: LogConfig) -> None:
+    clock = bundle.clock
+    if _is_due(clock.step, log.table_every_steps):
+        rows = shown.table()
+        console.table(clock.step, rows)
+        writer.write_rows(clock.total, stage.name, [
+            {"policy": row.policy, "rationale": row.rationale, "verdict": row.verdict,
+             "reward": dict(row.reward)} for row in rows])
+    if log.groups_every_steps and _is_due(clock.step, log.groups_every_steps, stage.num_steps):
+        writer.write_groups(clock.total, stage.name, shown.groups())
 
 
 def _save(bundle: Bundle, stage: Stage, checkpointer: Checkpointer, writer: MetricWriter,

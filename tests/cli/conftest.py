@@ -19,7 +19,8 @@ STAGE = {"steps": 12, "batch": 4, "freeze": ("visual",), "optim": {"lr": 1e-2, "
 RL = {"group_size": 2, "max_tokens": 4, "entropy_coef": 0.1, "reward": "letters"}
 RUN = {
     "world": {"sizes": {"train": 40, "test": 4}}, "checkpoint": {"every_steps": 4},
-    "log": {"every_steps": 1, "table_every_steps": 2}, "guard": {"max_bad_steps": 2},
+    "log": {"every_steps": 1, "table_every_steps": 2, "groups_every_steps": 2},
+    "guard": {"max_bad_steps": 2},
 }
 PROMPT_BUCKETS = (128, 512)     # the usual limit, but fewer programs on the way to it
 

@@ -27,7 +27,8 @@ class Killed(BaseException):
 def outcome(folder):
     """All that a run leaves, but for what depends on the clock."""
     model = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
-    return (read_metrics(folder / "metrics.jsonl"), read_metrics(folder / "samples.jsonl"), model)
+    logs = [read_metrics(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups")]
+    return (*logs, model)
 
 
 def act_at(monkeypatch, stage_name, step, act):
@@ -80,6 +81,17 @@ def test_it_trains_every_stage_and_writes_a_model(straight, tiny_model):
         before["visual"]["patch_embed"]["kernel"], after["visual"]["patch_embed"]["kernel"])
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before["model"], after["model"])
     assert all(value > 0 for value in jax.tree.leaves(moved))
+
+
+def test_what_it_sampled_can_be_looked_at(guardjax, straight, tmp_path, capsys):
+    assert {"reward.png", "kl.png", "loss.png"} <= {f.name for f in (straight / "curves").iterdir()}
+    kept = [(line["step"], len(line["answers"])) for line in read_metrics(straight / "groups.jsonl")]
+    # Every second step of GRPO, all four prompts of the batch and all answers of each.
+    assert kept == [(step, 2) for step in range(14, 25, 2) for _ in range(4)]
+    assert guardjax("rollouts", straight, "--out", tmp_path / "page.html") == 0
+    assert f"page: {tmp_path / 'page.html'}" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<article class="rollout"') == 24
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit(

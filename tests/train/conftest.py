@@ -67,6 +67,18 @@ def toy_step(num_steps: int) -> Any:
     return tx, make_train_step(toy_loss, tx, schedule=make_schedule(config, num_steps))
 
 
+@dataclasses.dataclass(frozen=True)
+class ToyShown:
+    step: int
+
+    def table(self) -> list[SampleRow]:
+        return [SampleRow("No [red]knives[/red]\x1b[2J.", "none seen", "safe",
+                          {"correct": 1.0, "step": float(self.step)})]
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"prompt": prompt, "mean": self.step / 3} for prompt in range(2)]
+
+
 @dataclasses.dataclass
 class ToyStage:
     """`on_step(step)` runs before every step; `spoil(step)` makes a batch of NaN."""
@@ -99,11 +111,7 @@ class ToyStage:
         extra = {"seen": bundle.extra["seen"] + 4}
         metrics = dict(metrics) | {"seen": (extra["seen"], 1)}
 
-        def rows() -> list[SampleRow]:
-            return [SampleRow("No [red]knives[/red]\x1b[2J.", "none seen", "safe",
-                              {"correct": 1.0, "step": float(step)})]
-
-        return bundle.replace(state=state, extra=extra), metrics, rows
+        return bundle.replace(state=state, extra=extra), metrics, ToyShown(step)
 
     def finish(self, bundle: Bundle) -> Bundle:
         return bundle.finished()
@@ -132,7 +140,8 @@ class Toy:
                     checkpointer=saver,
                     writer=MetricWriter(folder), console=console,
                     guard=NonFiniteGuard(max_bad, saver.dump),
-                    log=LogConfig(every_steps=log_every, table_every_steps=3))
+                    log=LogConfig(every_steps=log_every, table_every_steps=3,
+                                  groups_every_steps=2))
         finally:
             self.output = out.getvalue()
 

@@ -47,19 +47,19 @@ def begin(small_guard, quick_compilation):
 
 
 def step(stage, bundle):
-    bundle, metrics, rows = stage.step(bundle, next(bundle.data_iterator))
-    return bundle, {k: (float(a), float(n)) for k, (a, n) in metrics.items()}, rows
+    bundle, metrics, shown = stage.step(bundle, next(bundle.data_iterator))
+    return bundle, {k: (float(a), float(n)) for k, (a, n) in metrics.items()}, shown
 
 
 def test_at_the_reference_there_is_nothing_to_hold(begin):
     stage, bundle = begin(5.0)
     before = jax.device_get(bundle.state.params)
-    bundle, metrics, rows = step(stage, bundle)
+    bundle, metrics, shown = step(stage, bundle)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(bundle.state.params), before)
     assert metrics["grpo/anchor_kl"] == (0.0, metrics["rollout/tokens"][0])
     assert metrics["grpo/zero_variance"] == metrics["rollout/right"] == (0.0, 0.0)
     assert metrics["reward/total"] == (0.0, 0.0)
-    assert "gold: unsafe" in rows()[1].verdict and rows()[1].reward == {}
+    assert "gold: unsafe" in shown.table()[1].verdict and shown.table()[1].reward == {}
 
 
 def test_a_reward_with_an_opinion_on_everything_is_not_asked_of_captions(begin, monkeypatch):

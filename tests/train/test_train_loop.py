@@ -34,12 +34,12 @@ def stages(toy, **second):
 
 def outcome(folder, bundle):
     return (read_metrics(folder / "metrics.jsonl"), read_metrics(folder / "samples.jsonl"),
-            jax.device_get(bundle.params))
+            read_metrics(folder / "groups.jsonl"), jax.device_get(bundle.params))
 
 
 def assert_same(one, other):
-    assert one[:2] == other[:2]
-    jax.tree.map(np.testing.assert_array_equal, one[2], other[2])
+    assert one[:3] == other[:3]
+    jax.tree.map(np.testing.assert_array_equal, one[3], other[3])
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,15 @@ def straight(toy_of, tmp_path_factory):
 
 
 def test_a_run_logs_every_window_and_trains_the_thawed_part(straight):
-    metrics, samples, params = straight
+    metrics, samples, groups, params = straight
     assert [(line["stage"], line["step"]) for line in metrics] == [
         ("one", 2), ("one", 3), ("two", 5), ("two", 7), ("two", 9)]
     assert all(np.isfinite(line["loss"]) for line in metrics)
     assert [row["step"] for row in samples] == [3, 6, 9]
+    # Every second step of a stage and its last one, two groups each.
+    assert [(line["stage"], line["step"]) for line in groups] == [
+        (stage, step) for stage, steps in (("one", (2, 3)), ("two", (5, 7, 9)))
+        for step in steps for _ in range(2)]
     np.testing.assert_array_equal(params["visual"]["kernel"], np.eye(4))
     assert np.abs(params["model"]["kernel"]).max() > 0
 

@@ -29,10 +29,10 @@ from guardjax.rl.overlong import overlong_penalty
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
-from guardjax.train.console import SampleRow
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
 from guardjax.train.stages.grpo_loss import GroupLoss
+from guardjax.train.stages.groups import SampledStep
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.trained import TrainedStage
@@ -60,9 +60,7 @@ class GRPOStage(TrainedStage):
             self._score = CountedJit(objective.score, f"{config.name}/score")
             self.jits.append(self._score)
 
-    def step(
-        self, bundle: Bundle, batch: Batch
-    ) -> tuple[Bundle, Any, Callable[[], Sequence[SampleRow]]]:
+    def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, SampledStep]:
         """One rollout, or several with dynamic sampling, and its updates.
 
         Rewards are logged over all prompts drawn, not over those that were chosen for their
@@ -85,7 +83,8 @@ class GRPOStage(TrainedStage):
         frozen = {"frozen": bundle.frozen, "ref": bundle.ref_params}
         state, metrics = self._update_all(bundle.state, frozen, arrays)
         metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
-        return bundle.replace(state=state), metrics, drawn[0].table
+        shown = SampledStep(drawn, self._model.batcher.tokenizer)
+        return bundle.replace(state=state), metrics, shown
 
     def _update_all(self, state: Any, frozen: Any, arrays: dict[str, Any]) -> tuple[Any, Any]:
         """Every update of a rollout, minibatch after minibatch, pass after pass."""
