@@ -117,8 +117,7 @@ def load_start(name: str, seed: int, memory: MemoryConfig = MemoryConfig(),
     width = -(-tokenizer.vocab_size // 64) * 64
     cfg = _compiled(tiny_config(width, first_special_id=tokenizer.pad_id), memory)
     params = models.liken_queries_to_keys(models.init_params(cfg, jax.random.key(seed)), cfg)
-    window_units = cfg.vision.window_size // _PATCHES.unit
-    return cfg, params, Batcher(tokenizer, _PATCHES, window_units)
+    return cfg, params, Batcher(tokenizer, _PATCHES, cfg.vision.window_units)
 
 
 def _compiled(cfg: ModelConfig, memory: MemoryConfig) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL as pure functions over Linen modules, and its weights in and out."""
+"""Qwen2.5-VL and its relatives as pure functions over Linen modules, and weights in and out."""
 
 from guardjax.models.cache import KVCache, open_buffer
 from guardjax.models.config import ModelConfig

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL as pure functions of (params, config, arrays).
+"""Qwen2.5-VL and its relatives (`families.py`) as pure functions of (params, config, arrays).
 
 `params` is a nested dict {"visual": ..., "model": ..., "lm_head": ...}; `lm_head` is absent where
 the head is tied. Sampling, scoring and losses all call `forward`.
@@ -18,13 +18,13 @@ from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
 from guardjax.models.linear import KERNEL, LORA_A, LORA_B, product
 from guardjax.models.text import TextDecoder
-from guardjax.models.vision import VisionTower
+from guardjax.models.vision import build_tower
 from guardjax.types import Head, Segment, VisionInputs
 
 Array = jax.Array | np.ndarray
 
 __all__ = ["Params", "attention_backend", "encode_images", "forward", "head", "init_params",
-           "text_decoder", "unembed", "vision_tower"]
+           "text_decoder", "unembed"]
 
 
 def attention_backend(cfg: ModelConfig) -> str:
@@ -37,11 +37,6 @@ def attention_backend(cfg: ModelConfig) -> str:
     return choose_backend(cfg.attention, head_dims=heads, dtype=cfg.dtype)
 
 
-def vision_tower(cfg: ModelConfig) -> VisionTower:
-    """The Linen module behind `params["visual"]`."""
-    return VisionTower(cfg.vision, cfg.dtype, attention_backend(cfg), cfg.scan_layers, cfg.remat)
-
-
 def text_decoder(cfg: ModelConfig) -> TextDecoder:
     """The Linen module behind `params["model"]`."""
     return TextDecoder(cfg.text, cfg.dtype, attention_backend(cfg), cfg.scan_layers, cfg.remat)
@@ -52,7 +47,7 @@ def encode_images(params: Params, cfg: ModelConfig, vision: VisionInputs) -> jax
 
     Slots of padding hold finite numbers that no `feature_index` points to.
     """
-    return vision_tower(cfg).apply({"params": params["visual"]}, vision)
+    return build_tower(cfg, attention_backend(cfg)).apply({"params": params["visual"]}, vision)
 
 
 def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],

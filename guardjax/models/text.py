@@ -1,4 +1,4 @@
-"""The decoder of Qwen2.5-VL over a list of segments: grouped-query attention, M-RoPE, SwiGLU."""
+"""The decoder over a list of segments: grouped-query attention, M-RoPE, SwiGLU."""
 
 from __future__ import annotations
 
@@ -130,9 +130,10 @@ class SelfAttention(nn.Module):
 
     def setup(self) -> None:
         cfg = self.cfg
-        self.q_proj = Linear(cfg.num_attention_heads * cfg.head_dim, True, self.dtype)
-        self.k_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
-        self.v_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        bias = cfg.attention_bias
+        self.q_proj = Linear(cfg.num_attention_heads * cfg.head_dim, bias, self.dtype)
+        self.k_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, bias, self.dtype)
+        self.v_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, bias, self.dtype)
         self.o_proj = Linear(cfg.hidden_size, False, self.dtype)
 
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
