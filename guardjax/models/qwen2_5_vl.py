@@ -6,6 +6,7 @@ the head is tied. Sampling, scoring and losses all call `forward`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -93,9 +94,12 @@ def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],
 def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
     """Logits [..., V] float32 of hidden states [..., D]."""
     if cfg.tie_word_embeddings:
-        head = params["model"]["embed_tokens"]["embedding"].T
-        return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
-                          preferred_element_type=jnp.float32)
+        table = params["model"]["embed_tokens"]["embedding"].astype(cfg.dtype)
+        rows = hidden.astype(cfg.dtype).reshape(-1, hidden.shape[-1])
+        multiply = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+        # For a single row a CPU would write out the transposed table first.
+        logits = multiply(table, rows[0])[None] if len(rows) == 1 else multiply(rows, table.T)
+        return logits.reshape(*hidden.shape[:-1], -1)
     return product(hidden, params["lm_head"], cfg.dtype, jnp.float32)
 
 
