@@ -11,9 +11,9 @@ of transformers the fastest of eager and SDPA attention, dynamic and static cach
 Times are processor seconds, medians: on a busy machine a neighbour adds to wall time, which is
 printed without a bar, but still takes its share of memory bandwidth and of caches. Ceilings are
 measured in the same turns: bandwidth by the fastest of three ways to go through large arrays,
-arithmetic by the faster of two matrix products. A step of one row is held to bandwidth. A step of
-16 rows has so many operations to each byte that arithmetic takes longer: its shares of bandwidth
-and of whichever ceiling is lower are printed without a bar.
+arithmetic by the faster of two matrix products. A step is held to bandwidth. With 16
+rows 60 % of it would take nearly all the arithmetic of the core, so this bar is missed there; the
+share of whichever ceiling is lower says how far off, and has no bar.
 
 Operations, bytes, copies and the number of programs are XLA's and the same every time. Prints a
 line a measurement: name, value, unit, bar, ok. Where torch is not installed (extra `parity`) that

@@ -130,7 +130,7 @@ def _ceilings(model: Model, batch: int, end: str, seconds: dict[str, Seconds], w
     yield f"forward/memory_{end}", bandwidth / 1e9, f"GB/s_{read_by}", None
     yield f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}", None
     yield (f"forward/bandwidth_{end}", reading / step, "x_measured",
-           Bar(">=", CEILING_BAR) if batch == 1 else None)
+           Bar(">=", CEILING_BAR))
     if batch > 1:
         yield (f"forward/ceiling_{end}", max(reading, multiplying) / step,
                "x_arithmetic" if multiplying > reading else "x_bandwidth", None)

@@ -6,7 +6,6 @@ the head is tied. Sampling, scoring and losses all call `forward`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -95,11 +94,11 @@ def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
     """Logits [..., V] float32 of hidden states [..., D]."""
     if cfg.tie_word_embeddings:
         table = params["model"]["embed_tokens"]["embedding"].astype(cfg.dtype)
-        rows = hidden.astype(cfg.dtype).reshape(-1, hidden.shape[-1])
-        multiply = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
-        # For a single row a CPU would write out the transposed table first.
-        logits = multiply(table, rows[0])[None] if len(rows) == 1 else multiply(rows, table.T)
-        return logits.reshape(*hidden.shape[:-1], -1)
+        hidden = hidden.astype(cfg.dtype)
+        if hidden.size == hidden.shape[-1]:     # one row: a CPU would write out `table.T` for it
+            logits = jnp.matmul(table, hidden.reshape(-1), preferred_element_type=jnp.float32)
+            return logits.reshape(*hidden.shape[:-1], -1)
+        return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
     return product(hidden, params["lm_head"], cfg.dtype, jnp.float32)
 
 
