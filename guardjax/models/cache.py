@@ -1,4 +1,8 @@
-"""The key/value cache: an immutable list of segments, the last of which may still be growing."""
+"""The key/value cache: an immutable list of segments, the last of which may still be growing.
+
+Keys lie as [K, d, S] and values as [K, S, d]: so a step of decoding multiplies both as they lie,
+where keys [K, S, d] would be transposed anew at every step.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,21 @@ LayerArrays = tuple[Array, ...] | Array
 class ClosedSegment:
     """A finished segment's rotated keys and its values."""
 
-    keys: LayerArrays            # each lead + [K, S, d]
+    keys: LayerArrays            # each lead + [K, d, S]
     values: LayerArrays          # each lead + [K, S, d]
     mask: Array                  # lead + [S] bool
 
 
 @flax.struct.dataclass
 class OpenSegment:
-    """A segment being decoded: fixed buffers of which the first `length` tokens are written."""
+    """A segment being decoded: fixed buffers of which the first `length` tokens are written.
 
-    keys: LayerArrays            # each lead + [K, T_max, d]
-    values: LayerArrays          # each lead + [K, T_max, d]
+    Of lead + [K], buffers have only the axes longer than 1: XLA drops the others before a product,
+    and would write a second copy of the buffer to do so.
+    """
+
+    keys: LayerArrays            # each lead + [K, d, T_max], see above
+    values: LayerArrays          # each lead + [K, T_max, d], see above
     mask: Array                  # lead + [T_max] bool, False beyond `length`
     length: Array                # [] int32
 
@@ -51,9 +59,11 @@ def open_buffer(cfg: ModelConfig, cache: KVCache, lead: Sequence[int], max_token
     """
     if cache.open is not None:
         raise ValueError("the cache already has an open buffer")
-    shape = (*lead, cfg.text.num_key_value_heads, max_tokens, cfg.text.head_dim)
+    size = cfg.text.head_dim
+    outer = [n for n in (*lead, cfg.text.num_key_value_heads) if n > 1]
     return cache.replace(open=OpenSegment(
-        keys=_zeros(cfg, shape), values=_zeros(cfg, shape),
+        keys=_zeros(cfg, (*outer, size, max_tokens)),
+        values=_zeros(cfg, (*outer, max_tokens, size)),
         mask=jnp.zeros((*lead, max_tokens), bool), length=jnp.zeros((), jnp.int32)))
 
 

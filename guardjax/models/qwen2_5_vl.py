@@ -88,9 +88,12 @@ def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],
 def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
     """Logits [..., V] float32 of hidden states [..., D]."""
     if cfg.tie_word_embeddings:
-        head = params["model"]["embed_tokens"]["embedding"].T
-        return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
-                          preferred_element_type=jnp.float32)
+        table = params["model"]["embed_tokens"]["embedding"].astype(cfg.dtype)
+        hidden = hidden.astype(cfg.dtype)
+        if hidden.size == hidden.shape[-1]:     # one row: a CPU would write out `table.T` for it
+            logits = jnp.matmul(table, hidden.reshape(-1), preferred_element_type=jnp.float32)
+            return logits.reshape(*hidden.shape[:-1], -1)
+        return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
     return product(hidden, params["lm_head"], cfg.dtype, jnp.float32)
 
 
