@@ -27,12 +27,16 @@ class ClosedSegment:
 
 @flax.struct.dataclass
 class OpenSegment:
-    """A segment being decoded: fixed buffers of which the first `length` tokens are written."""
+    """A segment being decoded: fixed buffers of which the first `length` tokens are written.
+
+    Slots (lead [S]) have a length each. Those of a slot that stands idle go beyond the buffer's
+    end; what is written there falls on its last token and is masked.
+    """
 
     keys: LayerArrays            # each lead + [K, T_max, d]
     values: LayerArrays          # each lead + [K, T_max, d]
     mask: Array                  # lead + [T_max] bool, False beyond `length`
-    length: Array                # [] int32
+    length: Array                # [] int32, or [S] of slots
 
 
 @flax.struct.dataclass
@@ -55,6 +59,47 @@ def open_buffer(cfg: ModelConfig, cache: KVCache, lead: Sequence[int], max_token
     return cache.replace(open=OpenSegment(
         keys=_zeros(cfg, shape), values=_zeros(cfg, shape),
         mask=jnp.zeros((*lead, max_tokens), bool), length=jnp.zeros((), jnp.int32)))
+
+
+def open_slots(cfg: ModelConfig, cache: KVCache, rows: Array, max_tokens: int) -> KVCache:
+    """A cache of S slots: each sees what its row of `cache` holds, and has an empty buffer.
+
+    Args:
+        cfg: static.
+        cache: finished segments of lead [B], without a buffer.
+        rows: [S] int32.
+        max_tokens: room of each buffer.
+
+    Raises:
+        ValueError: the cache already has an open buffer.
+    """
+    slots = open_buffer(cfg, cache, rows.shape, max_tokens)
+    slots = slots.replace(open=slots.open.replace(length=jnp.zeros(rows.shape, jnp.int32)))
+    return refill_slots(slots, cache, rows, jnp.ones(rows.shape, bool))
+
+
+def refill_slots(slots: KVCache, cache: KVCache, rows: Array, fresh: Array) -> KVCache:
+    """Gathers `rows` [S] of the finished segments of `cache`; buffers of `fresh` [S] are emptied."""
+    def gathered(segment: ClosedSegment) -> ClosedSegment:
+        take = lambda array: jnp.take(array, rows, axis=array.ndim - 4, mode="clip")
+        return ClosedSegment(jax.tree.map(take, segment.keys), jax.tree.map(take, segment.values),
+                             jnp.take(segment.mask, rows, axis=0, mode="clip"))
+
+    buffer = slots.open
+    buffer = buffer.replace(mask=buffer.mask & ~fresh[:, None],
+                            length=jnp.where(fresh, 0, buffer.length))
+    return KVCache(tuple(gathered(segment) for segment in cache.closed), buffer)
+
+
+def put(buffer: Array, new: Array, start: Array, *, axis: int, rows: int) -> jax.Array:
+    """`buffer` with `new` from `start` on along `axis`; of slots, which lie along `rows`, each from
+    its own on. Both axes are negative, as layers may be stacked in front."""
+    write = lambda buffer, new, start, axis: jax.lax.dynamic_update_slice_in_dim(
+        buffer, new.astype(buffer.dtype), start, axis=axis)
+    if start.ndim == 0:
+        return write(buffer, new, start, axis)
+    by_slot = jax.vmap(lambda *each: write(*each, axis), (rows, rows, 0), rows)
+    return by_slot(buffer, new, start)
 
 
 def _zeros(cfg: ModelConfig, shape: Sequence[int]) -> LayerArrays:
