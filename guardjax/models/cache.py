@@ -79,7 +79,7 @@ def open_slots(cfg: ModelConfig, cache: KVCache, rows: Array, max_tokens: int) -
 
 
 def refill_slots(slots: KVCache, cache: KVCache, rows: Array, fresh: Array) -> KVCache:
-    """Gathers `rows` [S] of the finished segments of `cache`; buffers of `fresh` [S] are emptied."""
+    """Gathers rows [S] of the finished segments of `cache`; empties the buffers of `fresh` [S]."""
     def gathered(segment: ClosedSegment) -> ClosedSegment:
         take = lambda array: jnp.take(array, rows, axis=array.ndim - 4, mode="clip")
         return ClosedSegment(jax.tree.map(take, segment.keys), jax.tree.map(take, segment.values),

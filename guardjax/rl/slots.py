@@ -8,10 +8,10 @@ outer fills free slots, the inner decodes until one is free again.
 Every slot has a place of its own in its buffer, so token t of an answer always meets its keys in
 the same columns: at a given number of slots, what comes out does not depend on who else is there.
 
-While all answers are decoded together a step costs B * G rows until the longest ends; here it costs
-S rows, about `sum(length) / S` times. In exchange, each slot has its prompt's keys for itself, where
-together the answers of a group read them once. So slots pay for answers of very different lengths
-to prompts that are not much longer than these, or where B * G buffers do not fit.
+Decoding all answers together takes as many steps of B * G rows as the longest is long; this takes
+about `sum(length) / S` steps of S rows. In exchange, each slot has its prompt's keys for itself,
+where together the answers of a group read them once. So slots pay for answers of very different
+lengths to prompts that are not much longer than these, or where B * G buffers do not fit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from guardjax.types import Array, Samples
 
 @flax.struct.dataclass
 class SlotState:
-    """All that one step hands to the next. N = B * G answers; answer n is g = n % G of b = n // G."""
+    """All that one step hands to the next. Of N = B * G answers, b * G + g is of prompt b."""
 
     answer: Array     # [S] int32, which answer each slot decodes; N where there is none
     recent: Array     # [S, K] int32, its last tokens; the newest is not yet in the cache
