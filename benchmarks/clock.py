@@ -10,10 +10,12 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 
 REPEATS = 7
+Key = TypeVar("Key")
 
 
 def pin_core() -> None:
@@ -22,11 +24,9 @@ def pin_core() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def median_seconds(ways: Mapping[str, Callable[[], object]],
-                   repeats: int = REPEATS) -> dict[str, float]:
-    """Median seconds of each way, run in turns; each is called once before, to compile."""
-    for way in ways.values():
-        jax.block_until_ready(way())
+def median_seconds(ways: Mapping[Key, Callable[[], object]],
+                   repeats: int = REPEATS) -> dict[Key, float]:
+    """Median seconds of each way, run in turns. Call each once before, to compile it."""
     taken = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():

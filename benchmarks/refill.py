@@ -81,7 +81,7 @@ def main() -> int:
                for at in range(0, args.prompts, some)]
     ways = {"static": lambda: [together(*batch).tokens for batch in batches],
             "refill": lambda: in_slots(prompts, index, limit).tokens}
-    differ = np.concatenate(ways["static"]()) != np.asarray(ways["refill"]())
+    differ = np.concatenate(ways["static"]()) != np.asarray(ways["refill"]())   # compiles them
     if differ.any():        # sums in another order may tip a draw, but not many
         print(f"# {differ.mean():.2g} of the tokens differ between the two ways")
     seconds = median_seconds(ways, args.repeats)

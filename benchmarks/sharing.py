@@ -157,8 +157,10 @@ def update_seconds(repeats: int) -> dict[int, float]:
         inputs = arguments(cfg, Sizes(1, group, TIMED_PROMPT, TIMED_TOKENS))
         return lambda: step(params, *inputs)
 
-    found = median_seconds({str(group): way(group) for group in GROUPS}, repeats)
-    return {int(group): seconds for group, seconds in found.items()}
+    ways = {group: way(group) for group in GROUPS}
+    for each in ways.values():
+        jax.block_until_ready(each())
+    return median_seconds(ways, repeats)
 
 
 def draw(file: pathlib.Path, curves: dict[str, dict[int, float]]) -> None:

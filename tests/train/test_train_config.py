@@ -69,7 +69,7 @@ def test_plain_mappings_and_references_resolve_alike():
                          r"distribution than the one that is trained: set correction to 'token'"),
         ({"stop": ["", "a"]}, r"rl: stop has an empty text, got \['', 'a'\]: leave it out"),
         ({"slots": -2}, r"rl: slots must be >= 0, got -2; 0 decodes all together"),
-        ({"slots": 257}, r"rl\.slots=257 do not fit: batch=32 prompts of rl\.group_size=8 have 256"),
+        ({"slots": 257}, r"rl\.slots=257 do not fit: batch=32 prompts of rl\.group_size=8 have 25"),
         ({"logp_gap_limit": -1.0}, r"logp_gap_limit must be >= 0, got -1\.0; 0 goes by dtype"),
     ]),
     ({"stages": [{"kind": "exact", "steps": 1, "rl": {"slots": 2}}]},
