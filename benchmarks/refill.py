@@ -47,13 +47,13 @@ def random_prompts(num: int, tokens: int, vocab: int) -> PromptBatch:
 
 
 def sampler(longest: int, slots: int) -> Callable[..., Samples]:
-    """The jitted `(prompts, example_index, limit) -> Samples`; only the limit ends an answer."""
+    """The jitted `(params, prompts, example_index, limit) -> Samples`; only the limit ends."""
     cfg = tiny_config()
-    fns, params = bind(models, cfg), init_params(cfg, jax.random.key(0))
+    fns = bind(models, cfg)
     sampling = SamplingParams(GROUP, longest, cfg.text.eos_token_id, cfg.text.pad_token_id,
                               slots=slots)
     transform = make_transform(cfg.text.vocab_size, blocked=[cfg.text.eos_token_id])
-    return jax.jit(lambda prompts, index, limit: generate(
+    return jax.jit(lambda params, prompts, index, limit: generate(
         fns, params, prompts, jax.random.key(1), sampling, transform, example_index=index,
         limit=limit))
 
@@ -79,8 +79,9 @@ def main() -> int:
     together, in_slots = sampler(args.longest, 0), sampler(args.longest, args.slots)
     batches = [jax.tree.map(lambda leaf, at=at: leaf[at:at + some], (prompts, index, limit))
                for at in range(0, args.prompts, some)]
-    ways = {"static": lambda: [together(*batch).tokens for batch in batches],
-            "refill": lambda: in_slots(prompts, index, limit).tokens}
+    params = init_params(tiny_config(), jax.random.key(0))
+    ways = {"static": lambda: [together(params, *batch).tokens for batch in batches],
+            "refill": lambda: in_slots(params, prompts, index, limit).tokens}
     differ = np.concatenate(ways["static"]()) != np.asarray(ways["refill"]())   # compiles them
     if differ.any():        # sums in another order may tip a draw, but not many
         print(f"# {differ.mean():.2g} of the tokens differ between the two ways")
