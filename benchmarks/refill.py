@@ -1,6 +1,6 @@
 """Tokens per second of decoding in slots that are refilled, against batches that wait.
 
-    python benchmarks/refill.py [--prompts 16] [--slots 16] [--longest 512] [--repeats 7]
+    python benchmarks/refill.py [--prompts 32] [--slots 16] [--longest 512] [--repeats 7]
 
 The tiny guard's architecture answers 8 times to each prompt. The lengths are drawn once between
 16 and `longest`, by a fixed seed, and forced on both ways, which decode the same tokens. A static
@@ -62,7 +62,7 @@ def main() -> int:
     """Runs the benchmark; returns 1 below the bar."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=16, help="B (default: 16)")
+    parser.add_argument("--prompts", type=int, default=32, help="B (default: 32)")
     parser.add_argument("--prompt", type=int, default=64, help="P, prompt tokens (default: 64)")
     parser.add_argument("--slots", type=int, default=16, help="S, a multiple of 8 (default: 16)")
     parser.add_argument("--longest", type=int, default=512, help="T (default: 512)")
