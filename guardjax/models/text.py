@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, OwnTokens, attend_segments
-from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment
+from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment, put
 from guardjax.models.config import Remat, TextConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
 from guardjax.models.linear import Linear
@@ -168,7 +168,7 @@ class SegmentView(NamedTuple):
     angles: tuple[Array, Array]    # cos and sin, lead + [1, T, d / 2]
     mask: Array                    # lead + [S] bool; S is T, or the buffer's length when decoding
     own_mask: Array                # lead + [T, S] bool: causal, within the segment
-    start: Array | None            # [] int32, where to write when decoding
+    start: Array | None            # [] or [S] int32, where to write when decoding
 
 
 def rotary_angles(cfg: TextConfig, positions: Array) -> tuple[jax.Array, jax.Array]:
@@ -190,8 +190,8 @@ def _view(cfg: TextConfig, segment: Segment, buffer: OpenSegment | None) -> Segm
         mask, start = segment.mask, None
     else:
         start = buffer.length
-        mask = jax.lax.dynamic_update_slice_in_dim(buffer.mask, segment.mask, start, axis=-1)
-        query = query + start
+        mask = _write_mask(buffer, segment.mask)
+        query = query + start[..., None, None]
     causal = jnp.arange(mask.shape[-1])[None, :] <= query
     return SegmentView(angles, mask, mask[..., None, :] & causal, start)
 
@@ -229,13 +229,16 @@ def _written(buffer: OpenSegment, keys: Array, values: Array, mask: Array) -> Op
     length = buffer.length
     return OpenSegment(
         _write(buffer.keys, keys, length, axis=-1), _write(buffer.values, values, length, axis=-2),
-        jax.lax.dynamic_update_slice_in_dim(buffer.mask, mask, length, axis=-1),
-        length + mask.shape[-1])
+        _write_mask(buffer, mask), length + mask.shape[-1])
 
 
 def _write(buffer: Array, new: Array, start: Array, axis: int) -> jax.Array:
-    new = new.astype(buffer.dtype).reshape(*buffer.shape[:-2], *new.shape[-2:])
-    return jax.lax.dynamic_update_slice_in_dim(buffer, new, start, axis)
+    new = new.reshape(*buffer.shape[:-2], *new.shape[-2:])
+    return put(buffer, new, start, axis=axis, rows=-4)
+
+
+def _write_mask(buffer: OpenSegment, mask: Array) -> jax.Array:
+    return put(buffer.mask, mask, buffer.length, axis=-1, rows=-2)
 
 
 def _join_heads(x: Array) -> jax.Array:

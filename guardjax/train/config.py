@@ -14,6 +14,7 @@ from typing import Any, Literal
 import ml_collections
 
 from guardjax.models.config import Remat
+from guardjax.rl.truncation import Truncation
 from guardjax.train import typed_config
 from guardjax.train.presets import PRESETS
 from guardjax.train.typed_config import ConfigError, digest, to_text
@@ -115,7 +116,14 @@ class RLConfig:
     unlike: tuple[str, ...] = ()        # fields that differ from the preset; always computed
     group_size: int = 8                 # G, completions a prompt
     temperature: float = 1.0            # of sampling and of the loss alike
+    top_k: int = 0                      # sample the k likeliest tokens only; 0 all
+    top_p: float = 1.0                  # sample the likeliest that together reach p only; 1 all
+    min_p: float = 0.0                  # sample those p times as likely as the likeliest; 0 all
     max_tokens: int = 16                # T, a longer completion is cut and marked so
+    stop: tuple[str, ...] = ()          # texts that end a completion, token by token
+    slots: int = 0                      # completions decoded at a time, see `rl/slots.py`; 0 all
+    logp_gap_limit: float = 0.0         # mean gap of sampled to recomputed log-probabilities that
+                                        # stops a run; 0 is 2e-5 in float32, 0.02 in bfloat16
     kl_coef: float = _BY_PRESET         # weight of the penalty to the reference
     kl: Literal["k1", "k2", "k3"] = _BY_PRESET      # its estimate
     kl_in: Literal["loss", "reward"] = _BY_PRESET   # where it enters
@@ -146,6 +154,11 @@ class RLConfig:
         """Optimiser updates a step."""
         return self.epochs * self.minibatches
 
+    @property
+    def truncation(self) -> Truncation:
+        """Which tokens may be sampled."""
+        return Truncation(self.top_k, self.top_p, self.min_p)
+
     def __post_init__(self) -> None:
         _require(self.preset in PRESETS,
                  typed_config.unknown_name("rl.preset", self.preset, PRESETS))
@@ -160,6 +173,14 @@ class RLConfig:
         _require(self.group_size >= 2, f"group_size must be >= 2, got {self.group_size}")
         _require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
         _require(self.max_tokens >= 1, f"max_tokens must be >= 1, got {self.max_tokens}")
+        _require(self.slots >= 0, f"slots must be >= 0, got {self.slots}; 0 decodes all together")
+        _require(self.logp_gap_limit >= 0,
+                 f"logp_gap_limit must be >= 0, got {self.logp_gap_limit}; 0 goes by dtype")
+        _require(all(self.stop), f"stop has an empty text, got {list(self.stop)}: leave it out")
+        _require(not self.truncation or self.correction != "none",
+                 f"{self.truncation} samples from another distribution than the one that is "
+                 "trained: set correction to 'token' or 'sequence', or leave top_k, top_p and "
+                 "min_p at their defaults")
         _require(self.kl_coef >= 0, f"kl_coef must be >= 0, got {self.kl_coef}")
         _require(not self.kl_coef or (self.kl, self.kl_in) != ("k1", "loss"),
                  "kl='k1' in the loss has a gradient of zero in expectation: set kl_in to "
@@ -230,6 +251,11 @@ class StageConfig:
                  f"batch={self.batch} prompts do not divide into rl.minibatches="
                  f"{self.rl.minibatches} times rl.micro_batches={self.rl.micro_batches} parts of "
                  "whole groups")
+        answers = self.batch * self.rl.group_size
+        _require(self.kind != "grpo" or self.rl.slots <= answers,
+                 f"rl.slots={self.rl.slots} do not fit: batch={self.batch} prompts of rl.group_size="
+                 f"{self.rl.group_size} have {answers} completions; set it to at most that, or to "
+                 "0 to decode all together")
         self._check_anchors()
 
     def _check_unread(self) -> None:
@@ -359,6 +385,11 @@ class RunConfig:
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         _require(not twice, f"stages need different names, repeated: {', '.join(twice)}")
+        for stage in self.stages:
+            _require(not stage.rl.slots or self.mesh.rules == "single",
+                     f"stage {stage.name!r}: rl.slots={stage.rl.slots} takes prompts from the "
+                     f"whole batch, which mesh.rules={self.mesh.rules!r} spreads over devices: set "
+                     "it to 0")
 
 
 def resolve(config: ml_collections.ConfigDict | Mapping[str, Any],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from guardjax.train.jsonl import JsonLinesFile, read_jsonl
 
@@ -16,8 +17,22 @@ METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 GROUPS_FILE = "groups.jsonl"
 
+# A metric whose name ends so is not added up but maximised: (largest value, whether there is one).
+MAX_SUFFIX = "_max"
+
 # Everything under it depends on the machine and the hour; two equal runs may differ there.
 TIME_PREFIX = "time/"
+
+
+def join_pairs(name: str, one: tuple[Any, Any], other: tuple[Any, Any],
+               larger: Callable[[Any, Any], Any] = jnp.maximum) -> tuple[Any, Any]:
+    """(sum, count) of a metric over two batches, or (maximum, 1) of one named so.
+
+    A maximum is of values >= 0, and (0, 0) over nothing. `larger` is `max` for numbers.
+    """
+    if name.endswith(MAX_SUFFIX):
+        return larger(one[0], other[0]), larger(one[1], other[1])
+    return one[0] + other[0], one[1] + other[1]
 
 
 class MetricWriter:
@@ -104,8 +119,8 @@ class MetricWriter:
         # One step after the other in float64: a checkpoint in between changes no bit.
         for metrics in jax.device_get(self._waiting):
             for name, (total, count) in metrics.items():
-                old_total, old_count = self._sums.get(name, (0.0, 0.0))
-                self._sums[name] = (old_total + float(total), old_count + float(count))
+                self._sums[name] = join_pairs(name, self._sums.get(name, (0.0, 0.0)),
+                                              (float(total), float(count)), max)
         self._waiting = []
 
 

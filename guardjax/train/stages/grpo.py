@@ -6,6 +6,10 @@ passes of `minibatches` updates) they are computed once, before the first. With 
 pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
 on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
 
+Sampling among the likelier tokens only (`rl.top_k`, `rl.top_p`, `rl.min_p`) is off-policy: the loss
+stays one on the whole distribution, and each token is weighed by what the model gives it over what
+the sampler did, which is the mass that was kept. The config refuses it without `rl.correction`.
+
 Prompts without a label (captions, questions) may be mixed in as anchors: their answers are sampled
 like the others, earn nothing, and are held to the reference by a k3 penalty of its own weight, so
 that what no reward looks at is not forgotten. The idea is that of PPO-ptx (arXiv 2203.02155), with
@@ -14,7 +18,7 @@ a penalty in the place of its language loss; this form is our instantiation.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,10 +33,12 @@ from guardjax.rl.overlong import overlong_penalty
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
+from guardjax.train.metrics import join_pairs
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
-from guardjax.train.stages.grpo_loss import GroupLoss
 from guardjax.train.stages.groups import SampledStep
+from guardjax.train.stages.grpo_loss import GroupLoss
+from guardjax.train.stages.logp_gap import LogpGapGuard
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.trained import TrainedStage
@@ -49,6 +55,7 @@ class GRPOStage(TrainedStage):
         self._rl, self._model = config.rl, model
         self.with_reference = config.rl.kl_coef > 0 or config.rl.anchor_coef > 0
         self._reward = reward_by_name(config.rl.reward)
+        self._gap = LogpGapGuard(config.name, config.rl.logp_gap_limit, model.cfg.dtype)
         self._rollout = CountedJit(
             _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
         objective = GroupLoss(config, model, self.recipe)
@@ -82,7 +89,9 @@ class GRPOStage(TrainedStage):
             logged = {}
         frozen = {"frozen": bundle.frozen, "ref": bundle.ref_params}
         state, metrics = self._update_all(bundle.state, frozen, arrays)
-        metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
+        step = bundle.clock.step + 1
+        self._gap.observe(step, metrics, last=step == self.num_steps)
+        metrics = dict(metrics) | logged | _join_all([rollout.metrics() for rollout in drawn])
         shown = SampledStep(drawn, self._model.batcher.tokenizer)
         return bundle.replace(state=state), metrics, shown
 
@@ -98,7 +107,7 @@ class GRPOStage(TrainedStage):
                     lambda leaf, k=k: leaf[k::self._rl.minibatches], arrays)
                 state, found = self._step(state, frozen, part)
                 metrics.append(found)
-        return state, _sum_pairs(metrics)
+        return state, _join_all(metrics)
 
     def _roll(self, bundle: Bundle, batch: Batch, first: int) -> Rollout:
         """Samples and rewards; `first` prompts were drawn before in this step.
@@ -124,7 +133,10 @@ class GRPOStage(TrainedStage):
 
 def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
     tokenizer, rl = model.batcher.tokenizer, config.rl
-    sampling = SamplingParams(rl.group_size, rl.max_tokens, tokenizer.end_id, tokenizer.pad_id)
+    sampling = SamplingParams(
+        rl.group_size, rl.max_tokens, tokenizer.end_id, tokenizer.pad_id,
+        truncation=rl.truncation, slots=rl.slots,
+        stop=tuple(tuple(tokenizer.untrusted(text)) for text in rl.stop))
     transform = model.transform(rl.temperature)
 
     def rollout(
@@ -141,9 +153,9 @@ def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Cal
     return rollout
 
 
-def _sum_pairs(
+def _join_all(
     metrics: Sequence[dict[str, tuple[float, float]]]
 ) -> dict[str, tuple[float, float]]:
-    """Adds (sum, count) of several batches, name by name."""
-    return {name: tuple(sum(part) for part in zip(*(each[name] for each in metrics)))
-            for name in metrics[0]}
+    """Joins (sum, count) of several batches, name by name."""
+    return {name: functools.reduce(functools.partial(join_pairs, name),
+                                   (each[name] for each in metrics)) for name in metrics[0]}
