@@ -167,8 +167,6 @@ class RLConfig:
             if getattr(self, name) is _BY_PRESET:
                 object.__setattr__(self, name, value)
         unlike = tuple(name for name, value in choices.items() if getattr(self, name) != value)
-        _require(not self.unlike or set(self.unlike) == set(unlike),
-                 f"unlike={self.unlike} is what follows from the other fields: leave it out")
         object.__setattr__(self, "unlike", unlike)
         _require(self.group_size >= 2, f"group_size must be >= 2, got {self.group_size}")
         _require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")

@@ -31,7 +31,7 @@ class SilenceWatch:
         if self._silent >= SILENT_STEPS and not self._told:
             self._told = True
             self._tell(f"{stage}: in the last {self._silent} steps all answers to a prompt had the "
-                       f"same reward, so nothing is learnt. {likely_cause(means)}")
+                       f"same reward, so the reward teaches nothing. {likely_cause(means)}")
 
 
 def likely_cause(means: Mapping[str, float]) -> str:

@@ -252,7 +252,7 @@ def test_a_reward_that_is_the_same_for_all_is_said(
                     "stages.0.steps=2", "stages.1.steps=6",
                     f"stages.1.rl.reward={tmp_path / 'mine.py'}:mine") == 0
     said = capsys.readouterr().err
-    assert said.count("nothing is learnt") == 1 and "in the last 4 steps" in said
+    assert said.count("teaches nothing") == 1 and "in the last 4 steps" in said
 
 
 def test_adapters_lie_beside_the_model_and_make_it_of_the_base(

@@ -98,7 +98,7 @@ def rollout(asked: Sequence[PolicyExample], texts: Sequence[str], reward: str,
     kept = [text if whole else "" for text, whole in zip(texts, ended.ravel(), strict=True)]
     scores = reward_by_name(reward).score(per_answer(asked, lead[1]), kept)
     logp = np.where(np.arange(tokens.shape[-1]) < length[..., None], -0.25, 0).astype(np.float32)
-    return Rollout(tuple(asked), None, Samples(tokens, length, logp, ended), kept, scores)
+    return Rollout(tuple(asked), None, Samples(tokens, length, logp, logp, ended), kept, scores)
 
 
 def write_run(folder: pathlib.Path, habit: str = "honest", *, steps: int = STEPS) -> pathlib.Path:

@@ -75,8 +75,6 @@ def test_plain_mappings_and_references_resolve_alike():
      r"stages\.0\.lora: alpha=3\.0 is for adapters, and rank is 0"),
     ({"stages": [{"kind": "grpo", "steps": 1, "rl": {"kl": "k1", "kl_coef": 0.1}}]},
      r"stages\.0\.rl: kl='k1' in the loss has a gradient of zero"),
-    ({"stages": [{"kind": "grpo", "steps": 1, "rl": {"unlike": ["ratio"]}}]},
-     r"stages\.0\.rl: unlike=\('ratio',\) is what follows"),
     ({"stages": [{"kind": "sight", "steps": 1, "closeness": -1.0}]},
      r"stages\.0: closeness must be >= 0, got -1\.0"),
     *(({"stages": [{"kind": "grpo", "steps": 1, "rl": rl}]}, message) for rl, message in [

@@ -28,7 +28,7 @@ def test_says_so_once_a_stage_and_only_in_a_row():
     watch.observe("last", half, SILENT)
     assert told.pop().startswith("last")
     line, = told
-    assert line.startswith(f"next: in the last {SILENT_STEPS} steps") and "nothing is learnt" in line
+    assert line.startswith(f"next: in the last {SILENT_STEPS} steps") and "teaches nothing" in line
 
 
 @pytest.mark.parametrize("means, cause", [

@@ -18,6 +18,7 @@ a penalty in the place of its language loss; this form is our instantiation.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from guardjax.rl.advantages import group_advantages
+from guardjax.rl.advantages import group_advantages, zero_variance
 from guardjax.rl.answers import completion_mask
 from guardjax.rl.divergence import penalised_rewards
 from guardjax.rl.logprobs import token_logprobs
@@ -56,8 +56,7 @@ class GroupLoss:
         if advantages is None:
             advantages = self._advantages(batch, before, ref_logp)
         judged = batch["valid"].any(axis=1)
-        # Not by the rewards alone: a penalty may enter them.
-        flat = judged & (advantages == 0).all(axis=1)
+        flat = zero_variance(batch["rewards"], batch["valid"]) & judged
         mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
         # Against the model's own, as truncation is no fault of the sampler's arithmetic.
         gap = jnp.where(mask, jnp.abs(before - batch["model_logp"]), 0)
