@@ -50,8 +50,9 @@ def sampled(answers: Sequence[str], rng: np.random.Generator) -> SampledStep:
     texts = [str(text) for text in rng.choice(answers, PROMPTS * GROUP)]
     scores = reward_by_name("gated").score(per_answer(asked, GROUP), texts)
     lead = (PROMPTS, GROUP)
-    samples = Samples(np.zeros((*lead, TOKENS), np.int32), np.full(lead, TOKENS, np.int32),
-                      rng.normal(-1, 0.3, (*lead, TOKENS)).astype(np.float32), np.ones(lead, bool))
+    logp = rng.normal(-1, 0.3, (*lead, TOKENS)).astype(np.float32)
+    samples = Samples(np.zeros((*lead, TOKENS), np.int32), np.full(lead, TOKENS, np.int32), logp,
+                      logp, np.ones(lead, bool))
     return SampledStep([Rollout(asked, None, samples, texts, scores)], Texts())
 
 

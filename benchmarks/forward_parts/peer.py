@@ -83,5 +83,5 @@ def _filled(net: Any, model: Model) -> Any:
     net.tie_weights()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            parameter.data = torch.from_numpy(np.array(weights[hub_name(name)]))
+            parameter.data = torch.from_numpy(np.array(weights[hub_name(model.cfg, name)]))
     return net
