@@ -64,6 +64,7 @@ def test_a_wrong_arrow_is_seen() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import guardjax, sys; print([m for m in ('jax', 'tensorflow', 'torch') if m in sys.modules])"
+    code = ("import guardjax, sys; "
+            "print([m for m in ('jax', 'tensorflow', 'torch') if m in sys.modules])")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -3,7 +3,8 @@
     python experiments/safeguard_vl/check_in.py runs/safeguard_vl
 
 Lines of single seeds are left out where a row has one seed only (they repeat its mean) and where
-something is held out, and levels of the ladder but for what the level matrix shows. `looks.jsonl` only ever grows.
+something is held out, and levels of the ladder but for what the level matrix shows. `looks.jsonl`
+only ever grows.
 """
 
 from __future__ import annotations

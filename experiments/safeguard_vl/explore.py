@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "LoRA rank 8, lr 1e-3": {"lora.rank": 8, "optim.lr": 1e-3},
 }
 COLUMNS = (("dev", "pss"), ("ladder", "macro_f1"), ("dev", "invalid_rate"), ("dev", "retention"))
-HEAD = ("tried", "CPU", "prompts sampled", "groups without signal, first / last 20 steps",
+HEAD = ("tried", "CPU", "prompts with a label", "groups without signal, first / last 20 steps",
         "PSS", "ladder", "invalid", "retention")
 
 

@@ -21,8 +21,8 @@ from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
     "CheckpointConfig", "ConfigError", "GuardConfig", "LogConfig", "LoraConfig",
-    "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
-    "resolve", "to_text",
+    "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig",
+    "WorldConfig", "digest", "resolve", "to_text",
 ]
 
 LABELLED = ("judge", "read")
@@ -251,8 +251,8 @@ class StageConfig:
                  "whole groups")
         answers = self.batch * self.rl.group_size
         _require(self.kind != "grpo" or self.rl.slots <= answers,
-                 f"rl.slots={self.rl.slots} do not fit: batch={self.batch} prompts of rl.group_size="
-                 f"{self.rl.group_size} have {answers} completions; set it to at most that, or to "
+                 f"rl.slots={self.rl.slots} do not fit: batch={self.batch} prompts of "
+                 f"rl.group_size={self.rl.group_size} have {answers} completions; set it to at most that, or to "
                  "0 to decode all together")
         self._check_anchors()
 
@@ -275,11 +275,12 @@ class StageConfig:
             return
         anchors = [kind for kind, weight in self.data.items() if weight and kind not in LABELLED]
         _require(bool(anchors) == bool(coef),
-                 f"rl.anchor_coef={coef} and data has {', '.join(anchors) or 'labelled prompts only'}"
-                 f": prompts without a label are held to the reference, by rl.anchor_coef > 0; "
+                 f"rl.anchor_coef={coef} and data has "
+                 f"{', '.join(anchors) or 'labelled prompts only'}: prompts without a label are "
+                 "held to the reference, by rl.anchor_coef > 0; "
                  f"without them ({', '.join(LABELLED)} only) set it to 0")
-        _require("habit" not in anchors, "data.habit: prompts that are judged by the house's policy "
-                 "cannot be held to the reference, which judges by it: leave it out")
+        _require("habit" not in anchors, "data.habit: prompts that are judged by the house's "
+                 "policy cannot be held to the reference, which judges by it: leave it out")
         _require(any(self.data.get(kind) for kind in LABELLED),
                  f"data has no labelled prompts ({', '.join(LABELLED)}): nothing is rewarded")
         _require(not (anchors and self.rl.dynamic_sampling),
