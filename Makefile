@@ -36,7 +36,7 @@ test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(WORKERS) tests
 
 bench: $(VENV)/.installed
-	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	@status=0; for file in benchmarks/*.py; do $(BIN)/python $$file || status=1; done; exit $$status
 
 clean:
 	rm -rf $(VENV) .cache build *.egg-info

@@ -6,7 +6,8 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "guardjax/__init__.py").read_text()).group(1)
+INIT = (ROOT / "guardjax/__init__.py").read_text()
+VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 
 EXTRAS = {
     # The policy world: pictures come from these wheels, nothing is downloaded at run time.
@@ -33,7 +34,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["guardjax", "guardjax.*"]),
     package_data={
-        "guardjax": ["assets/**/*", "policies/ladder/*.yaml", "eval/templates/*"],
+        "guardjax": ["assets/**/*", "policies/ladder/*.yaml", "eval/templates/*",
+                     "rollouts/templates/*"],
     },
     install_requires=[
         "jax>=0.10,<0.12",

@@ -1,4 +1,4 @@
-"""What scanning over layers, remat, adapters and four bits save: counted by the compiler, not timed.
+"""What scanning over layers, remat, adapters and four bits save: counted by the compiler.
 
     python benchmarks/memory.py
 

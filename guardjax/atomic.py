@@ -8,17 +8,22 @@ from pathlib import Path
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replaces the file at `path` by `text` in UTF-8, in one step.
+    """Replaces the file at `path` by `text` in UTF-8, in one step; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
 
-    The text goes to a new file in the same folder, to disk, and only then into place. When that
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Replaces the file at `path` by `data`, in one step.
+
+    The data goes to a new file in the same folder, to disk, and only then into place. When that
     fails (full disk, no permission) the earlier file stays as it was. Raises `OSError`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, new_mode(0o666))

@@ -185,6 +185,11 @@ def mrope_positions(tokens: np.ndarray, grids: Sequence[Sequence[int]], *, image
     return positions, current
 
 
+def plain_positions(num: int) -> tuple[np.ndarray, int]:
+    """Positions of a prompt of `num` tokens that are counted alike: ([num, 3] int32, the next)."""
+    return np.repeat(np.arange(num, dtype=np.int32)[:, None], 3, axis=1), num
+
+
 def bucket(n: int, sizes: Sequence[int]) -> int:
     """The smallest of `sizes` that holds `n`.
 

@@ -89,7 +89,8 @@ class Head:
 class Samples:
     """G sampled completions of each prompt. Tokens beyond `length` are padding."""
 
-    tokens: Array    # [B, G, T] int32
-    length: Array    # [B, G] int32, counts the end token if there is one
-    logp: Array      # [B, G, T] float32, natural log under the sampling distribution
-    ended: Array     # [B, G] bool, False where the limit cut the completion
+    tokens: Array      # [B, G, T] int32
+    length: Array      # [B, G] int32, counts the end token if there is one
+    logp: Array        # [B, G, T] float32, natural log under the sampling distribution
+    model_logp: Array  # [B, G, T] float32, before truncation: what recomputing them gives
+    ended: Array       # [B, G] bool, False where the limit cut the completion

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ml_collections
 
-STEPS = 100
+# Labels a row sees, in batches. Tuned on dev with GRPO, two seeds: PSS 83 at 100, 91 at 200.
+STEPS = 200
 BATCH = 32
 # The words stay where they are: a tower that is frozen would no longer fit them, and captions and
 # questions, which no row trains, would be forgotten.

@@ -15,9 +15,9 @@ def get_config():
     config = rows["row"]("grpo", "varied")
     config.name = "think_grpo_varied"
     form, = rows["row"]("sft", "varied").stages
-    form.name, form.steps, form.think = "form", 100, True
+    form.name, form.think = "form", True
     form.data = {"read": 1.0}
     grpo, = config.stages
-    grpo.think, grpo.rl.max_tokens = True, 32  # as many as a guard may write
+    grpo.rl.max_tokens = 32     # as many as a guard may write
     config.stages = (form, grpo)
     return config

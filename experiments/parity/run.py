@@ -1,9 +1,10 @@
 """Holds the port against transformers and writes the tables of the README beside this file.
 
-    python -m experiments.parity.run [--shapes NAME ...]
+    python -m experiments.parity.run [--group NAME] [--shapes NAME ...]
 
 Run from the root of the repository, where torch is installed (extra `parity`). Exits with 1 if a
-bar is missed. With `--shapes` the tables are printed and not written.
+bar is missed. With `--group` only the tables of one group of models are written; with `--shapes`
+they are printed and not written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import importlib.metadata
 import pathlib
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -26,17 +27,21 @@ from experiments.parity.tables import Result, problems, render
 from guardjax.models.config import ModelConfig
 from tests.models import parity_port as port
 from tests.models import reference_model
-from tests.models.parity_cases import (END_ID, KINDS, MAX_TOKENS, SHAPES, make_answers, make_rows,
-                                       random_tensor, shrunk)
+from tests.models.parity_cases import (END_ID, FAMILY_SHAPES, MAX_TOKENS, RELEASE_SHAPES, kinds_of,
+                                       make_answers, make_rows, random_tensor, shrunk)
 from tests.models.parity_errors import leaf_errors, relative_error, rms_error
 from tests.models.reference_cases import positions_of
 
 README = pathlib.Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- begin: written by run.py -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- begin: {}, written by run.py -->\n", "<!-- end -->\n"
 NUM_SEEDS = 3       # of weights, for bf16
 
 # Beside the shapes of the tests, one that has every block and layer of its release.
-ALL_SHAPES = SHAPES | {"3B, all layers": shrunk("3B", blocks=1, layers=1)}
+GROUPS = {
+    "Qwen2.5-VL": RELEASE_SHAPES | {"3B, all layers": shrunk("3B", blocks=1, layers=1)},
+    "families": FAMILY_SHAPES,
+}
+ALL_SHAPES = {name: cfg for shapes in GROUPS.values() for name, cfg in shapes.items()}
 
 
 def compare(shape: str, cfg: ModelConfig) -> Result:
@@ -46,7 +51,7 @@ def compare(shape: str, cfg: ModelConfig) -> Result:
     ours = port.row_logits(params, cfg, rows)
     alone = [reference_model.run(model, row) for row in rows]
     errors = {kind: relative_error(logits, theirs)
-              for kind, logits, (theirs, _) in zip(KINDS, ours, alone)}
+              for kind, logits, (theirs, _) in zip(kinds_of(cfg), ours, alone)}
     ids = [positions for _, positions in alone]
     for side in ("right", "left"):
         logits, positions = reference_model.run_batch(model, rows, side)
@@ -90,22 +95,39 @@ def made_with() -> str:
             f"ours on {jax.devices()[0].platform}, theirs on cpu ({platform.machine()}).")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", nargs="+", choices=ALL_SHAPES, help="only these; print only")
-    chosen = parser.parse_args(argv).shapes
+def measure(shapes: Iterable[str]) -> list[Result]:
+    """One result a shape, and a line on each as it comes."""
     results = []
-    for shape in chosen or ALL_SHAPES:
+    for shape in shapes:
         results.append(compare(shape, ALL_SHAPES[shape]))
         print(f"{shape}: logits {max(results[-1].logits.values()):.1e}, gradient "
               f"{results[-1].gradient:.1e}", file=sys.stderr, flush=True)
-    text = render(results, made_with())
-    if chosen:
-        print(text)
+    return results
+
+
+def write(group: str, text: str) -> None:
+    """Puts the tables between the marks of a group in the README."""
+    begin = BEGIN.format(group)
+    before, mark, rest = README.read_text(encoding="utf-8").partition(begin)
+    if not mark:
+        raise ValueError(f"{README} has no line {begin.strip()}")
+    README.write_text(before + begin + text + END + rest.partition(END)[2], encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--group", choices=GROUPS, help="only the tables of these models")
+    parser.add_argument("--shapes", nargs="+", choices=ALL_SHAPES, help="only these; print only")
+    args = parser.parse_args(argv)
+    if args.shapes:
+        results = measure(args.shapes)
+        print(render(results, made_with()))
     else:
-        before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-        README.write_text(before + BEGIN + text + END + rest.partition(END)[2], encoding="utf-8")
+        results = []
+        for group in [args.group] if args.group else GROUPS:
+            results += (found := measure(GROUPS[group]))
+            write(group, render(found, made_with()))
     missed = problems(results)
     for problem in missed:
         print(f"missed: {problem}", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guardjax.models.config import ModelConfig
+from guardjax.models.config import ClipConfig, ModelConfig, VisionConfig
 from tests.models.parity_errors import GRADIENT_BAR, LOGITS_BAR
 
 
@@ -50,7 +50,7 @@ def problems(results: Sequence[Result]) -> list[str]:
         if not one.bf16_ratio <= 1:
             found.append(f"{one.shape}: bf16 is {one.bf16_ratio:.2f} times as far off as theirs")
         if not one.ids_equal:
-            found.append(f"{one.shape}: M-RoPE ids differ")
+            found.append(f"{one.shape}: positions differ")
         if not one.greedy_equal:
             found.append(f"{one.shape}: greedy answers differ")
     return found
@@ -58,14 +58,15 @@ def problems(results: Sequence[Result]) -> list[str]:
 
 def render(results: Sequence[Result], made_with: str) -> str:
     """All tables."""
-    kinds = list(results[0].logits)
+    kinds = list(max((one.logits for one in results), key=len))     # some know no videos
     return "\n".join([
         made_with, "",
         f"Largest difference of the logits over the largest logit, float32 (bar {LOGITS_BAR:.0e}):",
         "", *_table(["shape", *kinds], [
-            [one.shape, *(f"{one.logits[kind]:.1e}" for kind in kinds)] for one in results]), "",
+            [one.shape, *(f"{one.logits[kind]:.1e}" if kind in one.logits else "–"
+                          for kind in kinds)] for one in results]), "",
         "Gradients of the loss in float32, worst of all leaves "
-        f"(bar {GRADIENT_BAR:.0e}), M-RoPE ids and greedy answers:", "",
+        f"(bar {GRADIENT_BAR:.0e}), positions and greedy answers:", "",
         *_table(["shape", "gradient", "its leaf", "ids equal", "greedy equal", "greedy tokens"], [
             [one.shape, f"{one.gradient:.1e}", f"`{one.worst_leaf}`", _yes(one.ids_equal),
              _yes(one.greedy_equal), f"{one.greedy_tokens}"] for one in results]), "",
@@ -75,7 +76,8 @@ def render(results: Sequence[Result], made_with: str) -> str:
                  "largest theirs"], [_bf16_row(one) for one in results]), "",
         "The shapes:", "",
         *_table(["shape", "head", "width", "query / key heads", "layers", "rotary sections",
-                 "vision width", "blocks", "full blocks", "patch / window", "parameters"],
+                 "vision width", "blocks", "full blocks", "patch / window or picture",
+                 "parameters"],
                 [_shape_row(one) for one in results]), ""])
 
 
@@ -91,9 +93,16 @@ def _shape_row(one: Result) -> list[str]:
     return [one.shape, "tied" if one.cfg.tie_word_embeddings else "own", f"{text.hidden_size}",
             f"{text.num_attention_heads} / {text.num_key_value_heads}",
             f"{text.num_hidden_layers}", ", ".join(map(str, text.mrope_section)),
-            f"{vision.hidden_size}", f"{vision.depth}",
-            ", ".join(map(str, vision.fullatt_block_indexes)),
-            f"{vision.patch_size} / {vision.window_size}", f"{one.num_parameters:,}"]
+            f"{vision.hidden_size}", f"{vision.depth}", *_tower_cells(vision),
+            f"{one.num_parameters:,}"]
+
+
+def _tower_cells(vision: VisionConfig | ClipConfig) -> list[str]:
+    if isinstance(vision, ClipConfig):
+        return ["all", f"{vision.patch_size} / {vision.image_size}"]
+    return (["all", f"{vision.patch_size} / none"] if vision.window_size is None else
+            [", ".join(map(str, vision.fullatt_block_indexes)),
+             f"{vision.patch_size} / {vision.window_size}"])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -2,8 +2,9 @@
 
     python experiments/safeguard_vl/check_in.py runs/safeguard_vl
 
-Lines of single seeds are left out where a row has one seed only (they repeat its mean), and levels
-of the ladder but for what the level matrix shows. `looks.jsonl` only ever grows.
+Lines of single seeds are left out where a row has one seed only (they repeat its mean) and where
+something is held out, and levels of the ladder but for what the level matrix shows. `looks.jsonl`
+only ever grows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from guardjax.eval.matrix import METRIC
 from guardjax.eval.tables import load_results, save_results
 
 HERE = pathlib.Path(__file__).parent
+SEEDED = ("test", "ladder")     # splits of which every seed is kept
 
 
 def check_in(run: pathlib.Path) -> tuple[int, int]:
@@ -25,7 +27,7 @@ def check_in(run: pathlib.Path) -> tuple[int, int]:
     for row in rows:
         seeds[row.variant].add(row.seed)
     kept = [row for row in rows
-            if (row.seed is None or len(seeds[row.variant]) > 2)
+            if (row.seed is None or len(seeds[row.variant]) > 2 and row.split in SEEDED)
             and ("/" not in row.split or (row.metric == METRIC and row.seed is None))]
     save_results(HERE / "results.json", kept)
     looks = HERE / "looks.jsonl"

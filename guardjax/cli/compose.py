@@ -18,6 +18,7 @@ import guardjax.models as models
 from guardjax.cache_dir import cache_dir
 from guardjax.cli.assets import model_dir
 from guardjax.cli.model_folder import holds_model, save_model
+from guardjax.cli.reward_files import changed_files, keep_reward_files
 from guardjax.cli.run_adapters import adapter_writer, check_adapters
 from guardjax.cli.world_policies import is_policy_file, named_policy
 from guardjax.data.batching import Batcher, load_batcher
@@ -118,8 +119,7 @@ def load_start(name: str, seed: int, memory: MemoryConfig = MemoryConfig(),
     width = -(-tokenizer.vocab_size // 64) * 64
     cfg = _compiled(tiny_config(width, first_special_id=tokenizer.pad_id), memory)
     params = models.liken_queries_to_keys(models.init_params(cfg, jax.random.key(seed)), cfg)
-    window_units = cfg.vision.window_size // _PATCHES.unit
-    return cfg, params, Batcher(tokenizer, _PATCHES, window_units)
+    return cfg, params, Batcher(tokenizer, _PATCHES, cfg.vision.window_units)
 
 
 def model_config(run: RunConfig) -> ModelConfig:
@@ -202,7 +202,10 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     claim = claim_of(run)
     folder = check_workdir(workdir, claim)
     if holds_model(folder / "model"):
-        console.line(f"{run.name}: trained already; nothing to do")
+        changed = changed_files(run, folder)
+        console.line(f"{run.name}: trained already; nothing to do" + (
+            f". {', '.join(changed)} has changed since: choose another folder to train with it"
+            if changed else ""))
         return folder / "model"
     with _key_named("base"):
         cfg, params, batcher = load_start(run.base, run.seed, run.memory)
@@ -211,13 +214,14 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         models.attention_backend(cfg)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    # Restored arrays are bound to a device; without this a resumed run, whose programs would then
+    # differ from those of the run before, compiles them all again.
     if placement is None:
-        # Restored arrays are bound to a device; without this a resumed run, whose programs would
-        # then differ from those of the run before, compiles them all again.
-        params = jax.device_put(params, jax.devices()[0])
+        start = [Bundle(frozen=jax.device_put(params, jax.devices()[0]))]
     else:
         _check_mesh(run, cfg, placement.mesh)
-        params = placement.put(params)
+        start = [Bundle(frozen=placement.put(params))]
+    del params      # and `start` is emptied: a second name would keep the base through all stages
     with _key_named("world"):
         directory = world_directory(run)
     model = StageModel(cfg, bind(models, cfg), batcher, placement)
@@ -226,10 +230,14 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
         with _key_named(f"stages.{index}"):
             stages.append(make_stage(config, model, directory, run.seed))
         stages[-1].keep_adapters = adapter_writer(config, cfg, "" if index else run.base, folder)
+    for name in changed_files(run, folder):
+        console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "
+                     "is now")
     with (_claimed(folder, claim), Checkpointer(folder, run.checkpoint) as checkpointer,
           _on_mesh(placement)):
+        keep_reward_files(run, folder)
         bundle = run_stages(
-            stages, Bundle(frozen=params), checkpointer=checkpointer,
+            stages, start.pop(), checkpointer=checkpointer,
             writer=MetricWriter(folder), console=console,
             guard=NonFiniteGuard(run.guard.max_bad_steps, checkpointer.dump), log=run.log)
     jits = [jit for stage in stages for jit in stage.jits]

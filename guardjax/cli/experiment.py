@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
     from guardjax.data.sources import SourceError
     from guardjax.train.compilation import enable_compile_cache
     from guardjax.train.guard import NonFiniteError
+    from guardjax.train.stages.logp_gap import LogpGapError
 
     console, out = Console(), pathlib.Path(args.out)
     chosen = rows.chosen_rows(args.rows.split(","))
@@ -78,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     for run in () if args.only_summarise else runs:
         try:
             _one(console, run, questions, args)
-        except (SourceError, NonFiniteError) as error:      # the other rows are none the worse
+        except (SourceError, NonFiniteError, LogpGapError) as error:    # others are none the worse
             failed.append(run)
             fail("experiment", f"{run.row} seed {run.seed} cannot be trained: {error}")
     if not gather(console, out, args.split, questions, absent):

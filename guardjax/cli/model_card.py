@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import guardjax
-from guardjax.models.config import ARCHITECTURE, ModelConfig
+from guardjax.models.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,12 @@ def model_card(facts: CardFacts) -> str:
     """The card in Markdown, with the header that the hub reads; it says only what is known."""
     vision, text = facts.cfg.vision, facts.cfg.text
     rows = {
-        "architecture": f"`{ARCHITECTURE}`",
+        "architecture": f"`{facts.cfg.architecture}`",
         "parameters": f"{facts.num_parameters:,}, {facts.dtype}"
                       + (", head tied to the embedding" if facts.cfg.tie_word_embeddings else ""),
         "vision": f"{vision.depth} blocks of width {vision.hidden_size}, patches of "
-                  f"{vision.patch_size} pixels, windows of {vision.window_size}",
+                  f"{vision.patch_size} pixels, "
+                  + (f"windows of {vision.window_size}" if vision.window_size else "no windows"),
         "text": f"{text.num_hidden_layers} layers of width {text.hidden_size}, "
                 f"{text.vocab_size:,} tokens",
         "exported from": f"{_text(facts.source)}, by guardjax {guardjax.__version__}",
@@ -69,7 +70,7 @@ guardjax verify .
 guardjax judge PICTURES --policy FILE.yaml --model . --out verdicts.jsonl
 ```
 
-The directory is an ordinary checkpoint: `transformers.Qwen2_5_VLForConditionalGeneration
+The directory is an ordinary checkpoint: `transformers.{facts.cfg.architecture}
 .from_pretrained(".")` loads it too. Pass `mm_token_type_ids` there: without them positions are
 wrong.
 
@@ -83,7 +84,7 @@ A verdict is advice, not a decision about a person. Anything malformed, cut off 
 
 def _header(facts: CardFacts) -> str:
     lines = ["library_name: transformers", "pipeline_tag: image-text-to-text",
-             "tags: [guardjax, qwen2_5_vl, content-moderation]"]
+             f"tags: [guardjax, {facts.cfg.family}, content-moderation]"]
     if facts.base:
         lines.append(f"base_model: {facts.base}")
     if facts.licence:

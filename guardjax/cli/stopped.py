@@ -35,13 +35,14 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.train.guard import NonFiniteError
     from guardjax.train.loop import DataEndedError
     from guardjax.train.preemption import Preempted
+    from guardjax.train.stages.logp_gap import LogpGapError
     from guardjax.train.workdir import WorkdirError
     from guardjax.world.builder import IncompleteBuild
     from guardjax.world.sprites import ArtistUnavailable
 
     bad_input = (ConfigError, WorkdirError, ArtistUnavailable, PolicyError, SourceError)
-    gave_up = (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, NonFiniteError,
-               PromptError, RewardError)
+    gave_up = (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, LogpGapError,
+               NonFiniteError, PromptError, RewardError)
     if isinstance(error, bad_input + gave_up):
         return fail(verb, error, status=2 if isinstance(error, bad_input) else 1)
     if isinstance(error, Preempted):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
+
+from guardjax.cli.usage import plain
 
 _EPILOG = """\
 example:
@@ -10,10 +13,17 @@ example:
       stages.0.steps=200 seed=1
   guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/gspo \\
       stages.0.rl.preset=gspo
+  guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/mine \
+      stages.0.rl.reward=my_rewards.py:mine
+
+A reward of your own is a function in TRL's convention, plain or async:
+  def mine(completions, label, **columns):    # policy_text, question, rule_ids, ...
+      return [float(one in text) for text, one in zip(completions, label)]
 
 A run that was stopped goes on where it was when the same command is given again. The trained model
 is written to OUT/model as Hugging Face lays it out; adapters (lora.rank) are in it, and beside it
-in PEFT's format in OUT/adapter/STAGE. A run that has its model is not trained again.
+in PEFT's format in OUT/adapter/STAGE. Curves are drawn into OUT/curves, and `guardjax rollouts OUT`
+shows what was sampled. A run that has its model is not trained again.
 
 exit status: 0 trained, 1 the run gave up with its state kept, 2 bad input, 130 or 143 stopped.
 """
@@ -39,4 +49,20 @@ def main(args: argparse.Namespace) -> int:
     run = compose.load_config(args.config, args.overrides)
     path = compose.train(run, args.out, RunConsole(run.log.every_steps))
     print(f"model: {path}")
+    draw(args.out)
     return 0
+
+
+def draw(folder: str) -> None:
+    """Writes the curves into the run's folder: a second or two, which no long run feels."""
+    from guardjax.rollouts.curves import FOLDER, save_curves
+    from guardjax.rollouts.run_log import RunLogError, read_windows
+
+    path = pathlib.Path(folder)
+    try:
+        windows = read_windows(path)
+    except RunLogError as error:    # the model is there all the same
+        print(plain(f"no curves: {error}"))
+        return
+    save_curves(path, windows)
+    print(plain(f"curves: {path / FOLDER}; what was sampled: guardjax rollouts {folder}"))

@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
     # The model's libraries take seconds to import; a typing error should not.
-    from guardjax.data.batching import load_batcher
+    from guardjax.data.batching import DEFAULT_WINDOW, load_batcher
     from guardjax.models.certificate import (certify, differences, load_certificate,
                                              save_certificate)
     from guardjax.models.hf_weights import read_config
@@ -69,9 +69,9 @@ def main(args: argparse.Namespace) -> int:
                              "another file")
         if args.reference and args.dtype != "float32":
             raise ValueError("--reference compares in float32; leave --dtype out")
-        read_config(path)       # of another architecture nothing else is worth a word
+        family = read_config(path).family     # of another nothing else is worth a word
         has_tokenizer = (path / "tokenizer.json").is_file()
-        batcher = load_batcher(path) if has_tokenizer else None
+        batcher = load_batcher(path) if has_tokenizer and family in DEFAULT_WINDOW else None
         found, cfg, logits = certify(path, dtype=args.dtype)
     except (ValueError, FileNotFoundError) as error:
         return fail("verify", error)
@@ -84,7 +84,8 @@ def main(args: argparse.Namespace) -> int:
     console.print(f"tensors    {len(found.tensors)}, {' and '.join(found.dtypes)}, "
                   f"sha256 {found.sha256}")
     if batcher is None:
-        console.print("tokenizer  there is none: tokenizer and image processor are not checked")
+        why = f"no prompts are made for {family}" if has_tokenizer else "there is none"
+        console.print(f"tokenizer  {why}: tokenizer and image processor are not checked")
     else:
         console.print(f"tokenizer  {batcher.tokenizer.vocab_size:,} entries; pictures of "
                       f"{batcher.patches.min_pixels:,} to {batcher.patches.max_pixels:,} pixels")

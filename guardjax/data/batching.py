@@ -22,7 +22,8 @@ from guardjax.types import PolicyExample, PromptBatch, Segment
 PROMPT_BUCKETS = (48, 64, 80, 96, 128, 192, 256, 512)
 PATCH_BUCKETS = (64, 256, 1024, 4096)
 ANSWER_BUCKETS = (12, 24, 48, 64, 96)
-DEFAULT_WINDOW = 112     # pixels, where a config leaves `window_size` out
+# By `model_type`, pixels of a window where a config leaves `window_size` out; 0 is no windows.
+DEFAULT_WINDOW = {"qwen2_5_vl": 112, "qwen2_vl": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +135,8 @@ def load_batcher(path: str | pathlib.Path) -> Batcher:
                                  f"the model {theirs} {wanted}; they are not of one model")
     tokenizer = load_tokenizer(path)
     _check_fits(tokenizer, config, path)
-    window_units = vision.get("window_size", DEFAULT_WINDOW) // patches.unit
+    window = vision.get("window_size", DEFAULT_WINDOW[config["model_type"]])
+    window_units = max(1, window // patches.unit)
     return Batcher(tokenizer, patches, window_units, *buckets_for(patches, window_units))
 
 
@@ -172,6 +174,9 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(config.get("vision_config"), dict):
         raise ProcessorError(f"{file} is no config of a model with pictures: it has no object "
                              "vision_config")
+    if config.get("model_type") not in DEFAULT_WINDOW:
+        raise ProcessorError(f"{file}: model_type is {config.get('model_type')!r}; prompts can be "
+                             f"made for {' and '.join(DEFAULT_WINDOW)} only")
     return config
 
 

@@ -32,7 +32,8 @@ def world_corpus(seed: int, num_policies: int = 4000) -> Iterator[str]:
         policy = generate_policy(f"{seed}/corpus/{index}", vocabulary)
         yield f"policy: {policy.render(Wording(index, styles))}\n"
         yield f"<think>{_caption(words, rng)}</think><answer>unsafe: R1, R2, R3, R4, R5</answer>"
-        yield f"picture:{_caption(words, rng)}\n{prompts.JUDGE_QUESTION} {tasks.CAPTION_QUESTION} {tasks.STUDY_QUESTION}"
+        yield (f"picture:{_caption(words, rng)}\n{prompts.JUDGE_QUESTION} "
+               f"{tasks.CAPTION_QUESTION} {tasks.STUDY_QUESTION}")
         yield "<answer>safe</answer>:safe. :unsafe."
         yield f"system\n{prompts.SYSTEM}\nuser\nassistant\n"
         yield "how many objects? where is it? bright or dark? is there an yes no"

@@ -116,14 +116,14 @@ def to_patches(image: np.ndarray, spec: PatchSpec) -> tuple[np.ndarray, tuple[in
     rows, columns = pixels.shape[0] // p, pixels.shape[1] // p
     cut = pixels.reshape(rows // m, m, p, columns // m, m, p, 3)
     cut = cut.transpose(0, 3, 1, 4, 6, 2, 5)  # unit row, unit column, row, column, channel, y, x
-    values = np.stack([_levels(spec.mean, spec.std)[c][cut[..., c, :, :]] for c in range(3)], 4)
+    values = np.stack([levels(spec.mean, spec.std)[c][cut[..., c, :, :]] for c in range(3)], 4)
     # A still picture is a clip of `t` equal frames.
     clip = np.broadcast_to(values[..., None, :, :], (*values.shape[:5], t, p, p))
     return clip.reshape(rows * columns, spec.patch_dim), (1, rows, columns)
 
 
 @functools.lru_cache(maxsize=8)
-def _levels(mean: Triple, std: Triple) -> np.ndarray:
+def levels(mean: Triple, std: Triple) -> np.ndarray:
     """[3, 256] float32: what each 8-bit level of each channel is normalised to.
 
     A table, because the processor rounds in a certain order (scaled in float64, the rest in

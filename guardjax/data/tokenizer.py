@@ -145,7 +145,8 @@ def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
     missing = [t for t in (END_OF_TURN, PAD, IMAGE_PAD, VISION_START, VISION_END) if t not in vocab]
     if missing:
         raise TokenizerError(
-            f"the tokenizer in {path} lacks {', '.join(missing)}; a Qwen2.5-VL style tokenizer has them"
+            f"the tokenizer in {path} lacks {', '.join(missing)}; a Qwen2.5-VL style tokenizer "
+            "has them"
         )
     return Tokenizer.of(inner)
 
@@ -172,7 +173,8 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, path: str | pathlib.
     bpe.train_from_iterator(corpus, trainer)
     bpe.add_special_tokens([tokenizers.AddedToken(t, special=True) for t in SPECIAL_TOKENS])
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token=END_OF_TURN, pad_token=PAD, clean_up_tokenization_spaces=False
+        tokenizer_object=bpe, eos_token=END_OF_TURN, pad_token=PAD,
+        clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE
     Tokenizer.of(fast).save(path)

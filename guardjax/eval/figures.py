@@ -79,7 +79,7 @@ def learning_curves(
                    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         if handles:
             figure.legend(handles.values(), handles.keys(), loc="outside lower center",
-                          ncols=min(4, len(handles)))
+                          ncols=min(4 if columns > 1 else 3, len(handles)))
         return _png(figure)
 
 

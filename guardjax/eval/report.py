@@ -74,13 +74,21 @@ class Report:
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def page_environment(*packages: str) -> jinja2.Environment:
+    """Templates that escape everything, of `packages` first; pages share `page.css` of here."""
+    loaders = [jinja2.PackageLoader(package) for package in (*packages, "guardjax.eval")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=percent, png=_data_uri)
+    return environment
+
+
 def render_report(report: Report) -> str:
     """The HTML page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("guardjax.eval"), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment()
     environment.filters.update(
-        percent=percent, png=_data_uri, picture=_picture_uri, points=_points,
+        picture=_picture_uri, points=_points,
         metric=lambda name: METRICS[name].title if name in METRICS else name,
         contrast=lambda name: MINUS.join(report.names.get(v, v) for v in name.split(MINUS)))
     main = ReportTable("Results", report.rows, report.variants, report.columns)

@@ -1,6 +1,6 @@
-"""Qwen2.5-VL as pure functions over Linen modules, and its weights in and out."""
+"""Qwen2.5-VL and its relatives as pure functions over Linen modules, and weights in and out."""
 
-from guardjax.models.cache import KVCache, open_buffer
+from guardjax.models.cache import KVCache, open_buffer, open_slots, refill_slots
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_weights import load_hf, save_hf
 from guardjax.models.init import liken_queries_to_keys
@@ -15,5 +15,6 @@ from guardjax.models.qwen2_5_vl import (
 
 __all__ = [
     "KVCache", "ModelConfig", "attention_backend", "encode_images", "forward", "head",
-    "init_params", "liken_queries_to_keys", "load_hf", "open_buffer", "save_hf", "unembed",
+    "init_params", "liken_queries_to_keys", "load_hf", "open_buffer",
+    "open_slots", "refill_slots", "save_hf", "unembed",
 ]

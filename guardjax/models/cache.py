@@ -1,4 +1,8 @@
-"""The key/value cache: an immutable list of segments, the last of which may still be growing."""
+"""The key/value cache: an immutable list of segments, the last of which may still be growing.
+
+Keys lie as [K, d, S] and values as [K, S, d]: so a step of decoding multiplies both as they lie,
+where keys [K, S, d] would be transposed anew at every step.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +24,26 @@ LayerArrays = tuple[Array, ...] | Array
 class ClosedSegment:
     """A finished segment's rotated keys and its values."""
 
-    keys: LayerArrays            # each lead + [K, S, d]
+    keys: LayerArrays            # each lead + [K, d, S]
     values: LayerArrays          # each lead + [K, S, d]
     mask: Array                  # lead + [S] bool
 
 
 @flax.struct.dataclass
 class OpenSegment:
-    """A segment being decoded: fixed buffers of which the first `length` tokens are written."""
+    """A segment being decoded: fixed buffers of which the first `length` tokens are written.
 
-    keys: LayerArrays            # each lead + [K, T_max, d]
-    values: LayerArrays          # each lead + [K, T_max, d]
+    Of lead + [K], buffers have only the axes longer than 1: XLA drops the others before a product,
+    and would write a second copy of the buffer to do so. Slots keep them.
+
+    Slots (lead [S]) have a length each. Those of a slot that stands idle go beyond the buffer's
+    end; what is written there falls on its last token and is masked.
+    """
+
+    keys: LayerArrays            # each lead + [K, d, T_max], see above
+    values: LayerArrays          # each lead + [K, T_max, d], see above
     mask: Array                  # lead + [T_max] bool, False beyond `length`
-    length: Array                # [] int32
+    length: Array                # [] int32, or [S] of slots
 
 
 @flax.struct.dataclass
@@ -51,10 +62,60 @@ def open_buffer(cfg: ModelConfig, cache: KVCache, lead: Sequence[int], max_token
     """
     if cache.open is not None:
         raise ValueError("the cache already has an open buffer")
-    shape = (*lead, cfg.text.num_key_value_heads, max_tokens, cfg.text.head_dim)
+    outer = [n for n in (*lead, cfg.text.num_key_value_heads) if n > 1]
     return cache.replace(open=OpenSegment(
-        keys=_zeros(cfg, shape), values=_zeros(cfg, shape),
-        mask=jnp.zeros((*lead, max_tokens), bool), length=jnp.zeros((), jnp.int32)))
+        *_buffers(cfg, outer, max_tokens), mask=jnp.zeros((*lead, max_tokens), bool),
+        length=jnp.zeros((), jnp.int32)))
+
+
+def open_slots(cfg: ModelConfig, cache: KVCache, rows: Array, max_tokens: int) -> KVCache:
+    """A cache of S slots: each sees what its row of `cache` holds, and has an empty buffer.
+
+    Args:
+        cfg: static.
+        cache: finished segments of lead [B], without a buffer.
+        rows: [S] int32.
+        max_tokens: room of each buffer.
+
+    Raises:
+        ValueError: the cache already has an open buffer.
+    """
+    if cache.open is not None:
+        raise ValueError("the cache already has an open buffer")
+    slots = cache.replace(open=OpenSegment(
+        *_buffers(cfg, (*rows.shape, cfg.text.num_key_value_heads), max_tokens),
+        mask=jnp.zeros((*rows.shape, max_tokens), bool), length=jnp.zeros(rows.shape, jnp.int32)))
+    return refill_slots(slots, cache, rows, jnp.ones(rows.shape, bool))
+
+
+def refill_slots(slots: KVCache, cache: KVCache, rows: Array, fresh: Array) -> KVCache:
+    """Gathers rows [S] of the finished segments of `cache`; empties the buffers of `fresh` [S]."""
+    def gathered(segment: ClosedSegment) -> ClosedSegment:
+        take = lambda array: jnp.take(array, rows, axis=array.ndim - 4, mode="clip")
+        return ClosedSegment(jax.tree.map(take, segment.keys), jax.tree.map(take, segment.values),
+                             jnp.take(segment.mask, rows, axis=0, mode="clip"))
+
+    buffer = slots.open
+    buffer = buffer.replace(mask=buffer.mask & ~fresh[:, None],
+                            length=jnp.where(fresh, 0, buffer.length))
+    return KVCache(tuple(gathered(segment) for segment in cache.closed), buffer)
+
+
+def put(buffer: Array, new: Array, start: Array, *, axis: int, rows: int) -> jax.Array:
+    """`buffer` with `new` from `start` on along `axis`; of slots, which lie along `rows`, each from
+    its own on. Both axes are negative, as layers may be stacked in front."""
+    write = lambda buffer, new, start, axis: jax.lax.dynamic_update_slice_in_dim(
+        buffer, new.astype(buffer.dtype), start, axis=axis)
+    if start.ndim == 0:
+        return write(buffer, new, start, axis)
+    by_slot = jax.vmap(lambda *each: write(*each, axis), (rows, rows, 0), rows)
+    return by_slot(buffer, new, start)
+
+
+def _buffers(cfg: ModelConfig, outer: Sequence[int],
+             max_tokens: int) -> tuple[LayerArrays, LayerArrays]:
+    size = cfg.text.head_dim
+    return _zeros(cfg, (*outer, size, max_tokens)), _zeros(cfg, (*outer, max_tokens, size))
 
 
 def _zeros(cfg: ModelConfig, shape: Sequence[int]) -> LayerArrays:

@@ -86,8 +86,8 @@ def certify(path: str | os.PathLike, *, dtype: str = "float32",
     cfg = dataclasses.replace(cfg, dtype=dtype)
     logits = {probe.name: probe_logits(params, cfg, probe) for probe in make_probes(cfg)}
     with open_checkpoint(pathlib.Path(path)) as stored:
-        tensors = {hub_name(tensor.name): _fingerprint(tensor)
-                   for tensor in sorted(stored, key=lambda tensor: hub_name(tensor.name))}
+        tensors = {hub_name(cfg, tensor.name): _fingerprint(tensor)
+                   for tensor in sorted(stored, key=lambda tensor: hub_name(cfg, tensor.name))}
     made_with = {"guardjax": guardjax.__version__, "jax": jax.__version__, "dtype": dtype,
                  "device": jax.devices()[0].platform}
     probes = {name: _summary(found) for name, found in logits.items()}

@@ -16,16 +16,16 @@ import flax.traverse_util
 import numpy as np
 
 from guardjax.models.config import ModelConfig
+from guardjax.models.families import FAMILIES
+from guardjax.models.family import renamed
 from guardjax.models.init import param_shapes
 from guardjax.models.stacking import place
 
-HEAD = "lm_head.weight"
-EMBEDDING = "model.embed_tokens.weight"
+_HEAD, _EMBEDDING = ("lm_head", "kernel"), ("model", "embed_tokens", "embedding")
+_PATCHES = ("patch_embed", "patch_embedding")       # convolutions there
+_MEMBER = re.compile(r"^(layers|blocks|mlp)_(\d+)$")    # of a list of modules there
 
 _BLOCK = 32
-
-# The names that some releases of transformers give the modules in memory.
-_ALIASES = (("model.language_model.", "model."), ("model.visual.", "visual."))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TensorSpec:
 
     @property
     def is_kernel(self) -> bool:
-        """Whether it is [in, out] here and [out, in] there (a patch embed: [out, C, t, p, p])."""
+        """Whether it is [in, out] here and [out, in] there (of patches: [out, C, .., p, p])."""
         return self.path[-1] == "kernel"
 
     @property
@@ -71,7 +71,7 @@ def tensor_table(cfg: ModelConfig) -> tuple[TensorSpec, ...]:
     rows = []
     for path, leaf in sorted(flat.items()):
         here, layer = place(cfg, path)
-        rows.append(TensorSpec(here, _hf_name(path), _hf_shape(cfg, path, leaf.shape), layer))
+        rows.append(TensorSpec(here, _hf_name(cfg, path), _hf_shape(cfg, path, leaf.shape), layer))
     return tuple(rows)
 
 
@@ -113,28 +113,34 @@ def copy_turned(source: np.ndarray, target: np.ndarray) -> None:
         target[:, start:start + _BLOCK] = source[start:start + _BLOCK].T
 
 
-def hub_name(name: str) -> str:
+def hub_name(cfg: ModelConfig, name: str) -> str:
     """The hub's name of a tensor that is stored under its name in memory."""
-    for old, new in _ALIASES:
-        if name.startswith(old):
-            return new + name[len(old):]
-    return name
+    return FAMILIES[cfg.family].hub_name(name)
 
 
-def _hf_name(path: tuple[str, ...]) -> str:
+def memory_name(cfg: ModelConfig, name: str) -> str:
+    """The name that transformers gives a tensor of the hub in memory: the inverse of `hub_name`."""
+    return renamed(name, FAMILIES[cfg.family].memory)
+
+
+def tied_names(cfg: ModelConfig) -> tuple[str, str]:
+    """(hub name of the head, of the embedding), which are one tensor where the config ties them."""
+    return _hf_name(cfg, _HEAD), _hf_name(cfg, _EMBEDDING)
+
+
+def _hf_name(cfg: ModelConfig, path: tuple[str, ...]) -> str:
     """`model/layers_0/mlp/up_proj/kernel` is `model.layers.0.mlp.up_proj.weight`."""
     *modules, leaf = path
-    dotted = [re.sub(r"_(\d+)$", r".\1", module) for module in modules]
-    if modules == ["visual", "patch_embed"]:
+    dotted = [_MEMBER.sub(r"\1.\2", module) for module in modules]
+    if modules[-1] == "patch_embed":
         dotted.append("proj")
-    return ".".join([*dotted, "bias" if leaf == "bias" else "weight"])
+    dotted.append("weight" if leaf in ("kernel", "scale", "embedding") else leaf)
+    return renamed(".".join(dotted), FAMILIES[cfg.family].names)
 
 
 def _hf_shape(cfg: ModelConfig, path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     if path[-1] != "kernel":
         return shape
-    if path[:2] == ("visual", "patch_embed"):
-        vision = cfg.vision
-        return (shape[1], vision.in_channels, vision.temporal_patch_size, vision.patch_size,
-                vision.patch_size)
+    if path[-2] in _PATCHES:
+        return shape[1], *cfg.vision.patch_shape
     return shape[::-1]

@@ -17,8 +17,8 @@ import numpy as np
 from guardjax.atomic import new_mode
 from guardjax.json_file import read_json, write_json
 from guardjax.models.config import ModelConfig
-from guardjax.models.hf_names import (EMBEDDING, HEAD, TensorSpec, copy_turned, from_hf_layout,
-                                      hub_name, leaf_shape, leaf_table, tensor_table, to_hf_layout)
+from guardjax.models.hf_names import (TensorSpec, copy_turned, from_hf_layout, hub_name, leaf_shape,
+                                      leaf_table, tensor_table, tied_names, to_hf_layout)
 from guardjax.models.init import Params
 from guardjax.models.shards import (DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor, WeightsError,
                                     open_checkpoint, some, write_file)
@@ -61,7 +61,7 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
     places = {} if shardings is None else flax.traverse_util.flatten_dict(shardings)
     flat = {}
     with open_checkpoint(folder) as tensors:
-        stored = _by_hub_name(tensors, folder)
+        stored = _by_hub_name(tensors, cfg, folder)
         _check_stored(stored, cfg, folder)
         leaves = sorted(leaf_table(cfg).items(), key=lambda item: -math.prod(leaf_shape(item[1])))
         for path, specs in leaves:
@@ -149,10 +149,11 @@ def _check_dtype(dtype: str) -> np.dtype:
     return DTYPES[dtype]
 
 
-def _by_hub_name(tensors: list[StoredTensor], folder: pathlib.Path) -> dict[str, StoredTensor]:
+def _by_hub_name(tensors: list[StoredTensor], cfg: ModelConfig,
+                 folder: pathlib.Path) -> dict[str, StoredTensor]:
     stored: dict[str, StoredTensor] = {}
     for tensor in tensors:
-        name = hub_name(tensor.name)
+        name = hub_name(cfg, tensor.name)
         if name in stored:
             raise WeightsError(f"{folder}: tensor {name} occurs twice")
         stored[name] = tensor
@@ -163,8 +164,10 @@ def _check_stored(stored: Mapping[str, StoredTensor], cfg: ModelConfig,
                   folder: pathlib.Path) -> None:
     """That the checkpoint holds the table's tensors, no more and no less."""
     shapes = {spec.name: spec.shape for spec in tensor_table(cfg)}
-    if cfg.tie_word_embeddings and HEAD in stored:
-        shapes[HEAD] = shapes[EMBEDDING]
+    head, embedding = tied_names(cfg)
+    has_both = cfg.tie_word_embeddings and head in stored
+    if has_both:
+        shapes[head] = shapes[embedding]
     for name, tensor in stored.items():
         if name not in shapes:
             raise WeightsError(f"{folder}: tensor {name} has no place in this model")
@@ -173,15 +176,15 @@ def _check_stored(stored: Mapping[str, StoredTensor], cfg: ModelConfig,
                                f"{shapes[name]}")
     if missing := sorted(shapes.keys() - stored.keys()):
         raise WeightsError(f"{folder}: {len(missing)} tensors are missing: {some(missing)}")
-    if cfg.tie_word_embeddings and HEAD in stored:
-        _check_tied(stored[HEAD], stored[EMBEDDING], folder)
+    if has_both:
+        _check_tied(stored[head], stored[embedding], folder)
 
 
 def _check_tied(head: StoredTensor, embedding: StoredTensor, folder: pathlib.Path) -> None:
     for rows in _pieces(range(head.shape[0]), head.shape[1] * 4):
         if not np.array_equal(head.read((rows, slice(None))), embedding.read((rows, slice(None)))):
             raise WeightsError(f"{folder}: the config ties the head to the embedding, but "
-                               f"{HEAD} differs from it")
+                               f"{head.name} differs from it")
 
 
 def _placed(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype: np.dtype,

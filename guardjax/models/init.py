@@ -15,7 +15,7 @@ from guardjax.models.cache import KVCache
 from guardjax.models.config import ModelConfig
 from guardjax.models.stacking import by_place, place
 from guardjax.models.text import TextDecoder
-from guardjax.models.vision import VisionTower
+from guardjax.models.vision import build_tower
 from guardjax.types import Segment, VisionInputs
 
 Params = dict[str, Any]
@@ -24,7 +24,7 @@ Params = dict[str, Any]
 def param_shapes(cfg: ModelConfig) -> Params:
     """The tree of `jax.ShapeDtypeStruct` of any size, without allocating it. Types are float32."""
     key = jax.random.key(0)
-    vision = VisionTower(cfg.vision, cfg.dtype, scan=cfg.scan_layers)
+    vision = build_tower(cfg, "xla")
     text = TextDecoder(cfg.text, cfg.dtype, scan=cfg.scan_layers)
     shapes = {
         "visual": jax.eval_shape(vision.init, key, _blank_vision(cfg))["params"],

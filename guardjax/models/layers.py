@@ -1,4 +1,4 @@
-"""Parts that the vision tower and the decoder share: norm, gated MLP, rotary embedding."""
+"""Parts of which towers and decoder are made: norms, MLPs, rotary embedding."""
 
 from __future__ import annotations
 
@@ -27,6 +27,21 @@ class RMSNorm(nn.Module):
         return scale.astype(x.dtype) * wide.astype(x.dtype)
 
 
+class LayerNorm(nn.Module):
+    """Zero mean and unit variance over the last axis, in float32, rounded once at the end."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
+        return (wide * scale + bias).astype(x.dtype)
+
+
 class GatedMLP(nn.Module):
     """SwiGLU: `down(silu(gate(x)) * up(x))`, x is [..., D]."""
 
@@ -42,6 +57,27 @@ class GatedMLP(nn.Module):
 
     def __call__(self, x: Array) -> jax.Array:
         return self.down_proj(in_float32(nn.silu, self.gate_proj(x)) * self.up_proj(x))
+
+
+class PlainMLP(nn.Module):
+    """`fc2(activation(fc1(x)))` with biases, x is [..., D]."""
+
+    hidden_size: int
+    intermediate_size: int
+    activation: Callable[[Array], Array]
+    dtype: str
+
+    def setup(self) -> None:
+        self.fc1 = Linear(self.intermediate_size, True, self.dtype)
+        self.fc2 = Linear(self.hidden_size, True, self.dtype)
+
+    def __call__(self, x: Array) -> jax.Array:
+        return self.fc2(in_float32(self.activation, self.fc1(x)))
+
+
+def quick_gelu(x: Array) -> jax.Array:
+    """`x * sigmoid(1.702 x)` (Hendrycks & Gimpel 2016, arXiv 1606.08415, section 2)."""
+    return x * nn.sigmoid(1.702 * x)
 
 
 def in_float32(activation: Callable[[Array], Array], x: Array) -> jax.Array:

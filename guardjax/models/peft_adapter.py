@@ -82,7 +82,7 @@ def load_peft(path: str | os.PathLike, cfg: ModelConfig) -> Adapter:
     found: set[tuple[str | int, ...]] = set()
     with open_file(file) as tensors:
         for tensor in tensors:
-            spec, side = _target(tensor, kernels, file)
+            spec, side = _target(tensor, cfg, kernels, file)
             height, width = spec.our_shape
             wanted = (rank, height) if side == "A" else (width, rank)
             if tensor.shape != wanted:
@@ -128,14 +128,14 @@ def _settings(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[int, flo
     return rank, float(alpha), str(config.get("base_model_name_or_path") or "")
 
 
-def _target(tensor: StoredTensor, kernels: Mapping[str, TensorSpec],
+def _target(tensor: StoredTensor, cfg: ModelConfig, kernels: Mapping[str, TensorSpec],
             file: pathlib.Path) -> tuple[TensorSpec, str]:
     """The kernel that a factor adapts, and which factor it is."""
     if ".base_layer." in tensor.name:
         raise WeightsError(f"{file}: {tensor.name} is a whole layer and no low-rank factor; save "
                            "the adapter with save_embedding_layers=False")
     match = _NAME.fullmatch(tensor.name)
-    spec = kernels.get(hub_name(f"{match['module']}.weight")) if match else None
+    spec = kernels.get(hub_name(cfg, f"{match['module']}.weight")) if match else None
     if spec is None:
         raise WeightsError(f"{file}: {tensor.name} is no factor of a kernel of this model; the "
                            "adapter is of another model or kind")

@@ -11,7 +11,7 @@ import numpy as np
 
 from guardjax.json_file import write_json
 from guardjax.models.config import ModelConfig
-from guardjax.models.hf_names import TensorSpec, tensor_table
+from guardjax.models.hf_names import TensorSpec, memory_name, tensor_table
 from guardjax.models.init import Params
 from guardjax.models.linear import LORA_A, LORA_B
 from guardjax.models.peft_adapter import ADAPTER_CONFIG, ADAPTER_FILE, Adapter
@@ -29,7 +29,7 @@ def save_peft(adapter: Adapter, cfg: ModelConfig, path: str | os.PathLike) -> No
     """
     target = pathlib.Path(path)
     specs = adapted(adapter.tree, cfg)
-    modules = {_in_memory(spec.name).removesuffix(".weight"): spec for spec in specs}
+    modules = {memory_name(cfg, spec.name).removesuffix(".weight"): spec for spec in specs}
     factors = {f"base_model.model.{module}.lora_{side}.weight": (spec, side)
                for module, spec in modules.items() for side in "AB"}
     shapes = {name: (adapter.rank, spec.our_shape[0]) if side == "A"
@@ -73,11 +73,3 @@ def adapted(tree: Params, cfg: ModelConfig) -> list[TensorSpec]:
         raise WeightsError(f"factors of {some(odd)} cannot be saved for PEFT: elsewhere that is no "
                            "linear layer of this model")
     return specs
-
-
-def _in_memory(name: str) -> str:
-    """The name that transformers gives a tensor of the hub in memory: the inverse of `hub_name`."""
-    for old, new in (("model.", "model.language_model."), ("visual.", "model.visual.")):
-        if name.startswith(old):
-            return new + name[len(old):]
-    return name

@@ -14,8 +14,9 @@ import zlib
 import jax
 import numpy as np
 
-from guardjax.layout import Grid, feature_index, mrope_positions, pack_vision, vision_layout
-from guardjax.models.config import ModelConfig
+from guardjax.layout import Grid, feature_index, pack_vision, vision_layout
+from guardjax.models.config import ClipConfig, ModelConfig
+from guardjax.models.positions import prompt_positions
 from guardjax.models.qwen2_5_vl import Params, encode_images, forward, unembed
 from guardjax.types import Segment, VisionInputs
 
@@ -44,6 +45,8 @@ def make_probes(cfg: ModelConfig) -> tuple[Probe, ...]:
     merge, window = cfg.vision.spatial_merge_size, cfg.vision.window_units
 
     def grid(rows: int, columns: int) -> Grid:
+        if isinstance(cfg.vision, ClipConfig):
+            return 1, window, window        # the only size
         return 1, rows * merge, columns * merge
 
     return (_probe(cfg, "words", ()),
@@ -55,8 +58,7 @@ def probe_logits(params: Params, cfg: ModelConfig, probe: Probe) -> np.ndarray:
     """Logits [T, V] float32 of a probe, computed in `cfg.dtype`."""
     layout = vision_layout(probe.grids, window_units=cfg.vision.window_units,
                            merge=cfg.vision.spatial_merge_size)
-    positions, _ = mrope_positions(probe.tokens, probe.grids, image_token_id=cfg.image_token_id,
-                                   merge=layout.merge)
+    positions, _ = prompt_positions(cfg, probe.tokens, probe.grids)
     index, vision = None, None
     if probe.patches is not None:
         index = feature_index(probe.tokens, layout, image_token_id=cfg.image_token_id)[None]
@@ -77,8 +79,10 @@ def _logits(params: Params, cfg: ModelConfig, segment: Segment,
 def _probe(cfg: ModelConfig, name: str, grids: tuple[Grid, ...]) -> Probe:
     # Of NumPy's generators only this one promises the same numbers in every release.
     rng = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    marks = (cfg.image_token_id, cfg.video_token_id, cfg.vision_start_token_id,
-             cfg.vision_end_token_id)
+    start, end = ([] if mark is None else [mark]
+                  for mark in (cfg.vision_start_token_id, cfg.vision_end_token_id))
+    marks = [cfg.image_token_id, *start, *end]
+    marks += [] if cfg.video_token_id is None else [cfg.video_token_id]
     words = max(1, min(cfg.text.vocab_size, *marks))
 
     def some_words() -> list[int]:
@@ -87,8 +91,7 @@ def _probe(cfg: ModelConfig, name: str, grids: tuple[Grid, ...]) -> Probe:
     tokens = some_words()
     for time, rows, columns in grids:
         units = time * rows * columns // cfg.vision.spatial_merge_size**2
-        tokens += [cfg.vision_start_token_id, *[cfg.image_token_id] * units,
-                   cfg.vision_end_token_id, *some_words()]
+        tokens += [*start, *[cfg.image_token_id] * units, *end, *some_words()]
     count = sum(time * rows * columns for time, rows, columns in grids)
     # Levels as of pixels, normalised to about one.
     levels = rng.randint(0, 256, (count, cfg.vision.patch_dim))

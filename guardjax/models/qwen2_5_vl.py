@@ -1,4 +1,4 @@
-"""Qwen2.5-VL as pure functions of (params, config, arrays).
+"""Qwen2.5-VL and its relatives (`families.py`) as pure functions of (params, config, arrays).
 
 `params` is a nested dict {"visual": ..., "model": ..., "lm_head": ...}; `lm_head` is absent where
 the head is tied. Sampling, scoring and losses all call `forward`.
@@ -16,15 +16,15 @@ from guardjax.models.attention import choose_backend
 from guardjax.models.cache import KVCache, OpenSegment
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
-from guardjax.models.linear import product
+from guardjax.models.linear import KERNEL, LORA_A, LORA_B, product
 from guardjax.models.text import TextDecoder
-from guardjax.models.vision import VisionTower
+from guardjax.models.vision import build_tower
 from guardjax.types import Head, Segment, VisionInputs
 
 Array = jax.Array | np.ndarray
 
 __all__ = ["Params", "attention_backend", "encode_images", "forward", "head", "init_params",
-           "text_decoder", "unembed", "vision_tower"]
+           "text_decoder", "unembed"]
 
 
 def attention_backend(cfg: ModelConfig) -> str:
@@ -37,11 +37,6 @@ def attention_backend(cfg: ModelConfig) -> str:
     return choose_backend(cfg.attention, head_dims=heads, dtype=cfg.dtype)
 
 
-def vision_tower(cfg: ModelConfig) -> VisionTower:
-    """The Linen module behind `params["visual"]`."""
-    return VisionTower(cfg.vision, cfg.dtype, attention_backend(cfg), cfg.scan_layers, cfg.remat)
-
-
 def text_decoder(cfg: ModelConfig) -> TextDecoder:
     """The Linen module behind `params["model"]`."""
     return TextDecoder(cfg.text, cfg.dtype, attention_backend(cfg), cfg.scan_layers, cfg.remat)
@@ -52,7 +47,7 @@ def encode_images(params: Params, cfg: ModelConfig, vision: VisionInputs) -> jax
 
     Slots of padding hold finite numbers that no `feature_index` points to.
     """
-    return vision_tower(cfg).apply({"params": params["visual"]}, vision)
+    return build_tower(cfg, attention_backend(cfg)).apply({"params": params["visual"]}, vision)
 
 
 def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],
@@ -93,17 +88,24 @@ def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],
 def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
     """Logits [..., V] float32 of hidden states [..., D]."""
     if cfg.tie_word_embeddings:
-        head = params["model"]["embed_tokens"]["embedding"].T
-        return jnp.matmul(hidden.astype(cfg.dtype), head.astype(cfg.dtype),
-                          preferred_element_type=jnp.float32)
+        table = params["model"]["embed_tokens"]["embedding"].astype(cfg.dtype)
+        hidden = hidden.astype(cfg.dtype)
+        if hidden.size == hidden.shape[-1]:     # one row: a CPU would write out `table.T` for it
+            logits = jnp.matmul(table, hidden.reshape(-1), preferred_element_type=jnp.float32)
+            return logits.reshape(*hidden.shape[:-1], -1)
+        return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
     return product(hidden, params["lm_head"], cfg.dtype, jnp.float32)
 
 
 def head(params: Params, cfg: ModelConfig) -> Head:
-    """What `unembed` multiplies with, as it is stored."""
+    """What `unembed` multiplies with, as it is stored; with its adapter added if it has one."""
     if cfg.tie_word_embeddings:
         return Head(params["model"]["embed_tokens"]["embedding"], vocab_axis=0, dtype=cfg.dtype)
-    return Head(params["lm_head"]["kernel"], vocab_axis=1, dtype=cfg.dtype)
+    leaves = params["lm_head"]
+    kernel = leaves[KERNEL]
+    if LORA_A in leaves:
+        kernel = kernel + leaves[LORA_A] @ leaves[LORA_B]
+    return Head(kernel, vocab_axis=1, dtype=cfg.dtype)
 
 
 def _check_fits(segments: Sequence[Segment], buffer: OpenSegment) -> None:

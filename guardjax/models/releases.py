@@ -1,6 +1,6 @@
-"""`config.json` of the four releases as they wrote it: flat, with `rope_scaling`, `in_chans`.
+"""`config.json` of releases as they wrote it: what a job of that size takes, without the weights.
 
-What a job of that size takes can be asked without the weights.
+Qwen's are flat, with `rope_scaling` and `in_chans`; LLaVA's leave out transformers' defaults.
 """
 
 from __future__ import annotations
@@ -37,9 +37,55 @@ RELEASES = {
     "32B": _release(5120, 27648, 64, 40, 8, 152064, 3456),
     "72B": _release(8192, 29568, 80, 64, 8, 152064, 3456),
 }
-# Parameters as the hub counts them in the releases' own files.
-NUM_PARAMETERS = {"3B": 3_754_622_976, "7B": 8_292_166_656, "32B": 33_452_718_336,
-                  "72B": 73_410_777_344}
+
+
+def _qwen2_vl(width: int, mlp: int, layers: int, heads: int, groups: int, vocab: int,
+              tied: bool = False) -> dict[str, Any]:
+    raw = _release(width, mlp, layers, heads, groups, vocab, 0, tied)
+    return raw | {
+        "architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl",
+        "max_position_embeddings": 32768,
+        "vision_config": {
+            "depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
+            "hidden_size": width, "patch_size": 14, "spatial_merge_size": 2,
+            "spatial_patch_size": 14, "temporal_patch_size": 2},
+    }
+
+
+_LLAVA = {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava",
+          "ignore_index": -100, "projector_hidden_act": "gelu"}
+_CLIP = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+         "image_size": 336, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14,
+         "projection_dim": 768, "vocab_size": 32000}
+_SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+           "image_size": 384, "num_attention_heads": 16, "num_hidden_layers": 26, "patch_size": 14,
+           "vision_use_head": False}
+
+# Of other families. The last has the parts of LLaVA-interleave's: SigLIP, a Qwen2 decoder.
+FAMILY_RELEASES = {
+    "Qwen2-VL 2B": _qwen2_vl(1536, 8960, 28, 12, 2, 151936, tied=True),
+    "Qwen2-VL 7B": _qwen2_vl(3584, 18944, 28, 28, 4, 152064),
+    "Qwen2-VL 72B": _qwen2_vl(8192, 29568, 80, 64, 8, 152064),
+    "LLaVA 1.5 7B": _LLAVA | {
+        "image_token_index": 32000, "pad_token_id": 32001, "vision_config": _CLIP,
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
+        "text_config": {"model_type": "llama", "vocab_size": 32064, "rms_norm_eps": 1e-05,
+                        "max_position_embeddings": 4096, "torch_dtype": "float16"}},
+    "LLaVA SigLIP 0.5B": _LLAVA | {
+        "image_token_index": 151646, "vision_config": _SIGLIP, "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "text_config": {"model_type": "qwen2", "vocab_size": 152000, "hidden_size": 1024,
+                        "intermediate_size": 2816, "num_hidden_layers": 24,
+                        "num_attention_heads": 16, "num_key_value_heads": 16,
+                        "rope_theta": 1000000.0, "tie_word_embeddings": True,
+                        "bos_token_id": 151643, "eos_token_id": 151645}},
+}
+
+# Parameters as the hub counts them in the releases' own files; the last as transformers does.
+NUM_PARAMETERS = {
+    "3B": 3_754_622_976, "7B": 8_292_166_656, "32B": 33_452_718_336, "72B": 73_410_777_344,
+    "Qwen2-VL 2B": 2_208_985_600, "Qwen2-VL 7B": 8_291_375_616, "Qwen2-VL 72B": 73_405_560_320,
+    "LLaVA 1.5 7B": 7_063_427_072, "LLaVA SigLIP 0.5B": 864_031_264}
 
 
 def release_of(name: str) -> str | None:

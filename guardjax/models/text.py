@@ -1,4 +1,4 @@
-"""The decoder of Qwen2.5-VL over a list of segments: grouped-query attention, M-RoPE, SwiGLU."""
+"""The decoder over a list of segments: grouped-query attention, M-RoPE, SwiGLU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, OwnTokens, attend_segments
-from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment
+from guardjax.models.cache import ClosedSegment, KVCache, OpenSegment, put
 from guardjax.models.config import Remat, TextConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
 from guardjax.models.linear import Linear
@@ -52,7 +52,7 @@ class TextDecoder(nn.Module):
         views = tuple(_view(self.cfg, segment, cache.open) for segment in segments)
         keys, values = [], []
         for index, layer in enumerate(self.layers):
-            hidden, new_keys, new_values = layer(hidden, views, _past(cache, index),
+            hidden, new_keys, new_values = layer(hidden, views, _past(self.cfg, cache, index),
                                                  _buffers(cache, index))
             keys.append(new_keys)
             values.append(new_values)
@@ -70,7 +70,7 @@ class TextDecoder(nn.Module):
         masks = tuple(part.mask[..., None, :] for part in past)
 
         def step(layer: nn.Module, hidden: Arrays, stored: tuple) -> tuple[Arrays, tuple]:
-            parts = tuple(KeyPart(*pair, mask) for pair, mask in zip(stored, masks))
+            parts = tuple(_part(self.cfg, *pair, mask) for pair, mask in zip(stored, masks))
             hidden, keys, values = layer(hidden, views, parts, None)
             return hidden, (keys, values)
 
@@ -114,7 +114,8 @@ class DecoderLayer(nn.Module):
 
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
                  past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:
-        """Returns (hidden per segment, keys per segment, values per segment)."""
+        """Returns (hidden, keys, values), each per segment; keys and values as the cache has them.
+        """
         normed = tuple(self.input_layernorm(x) for x in hidden)
         attended, keys, values = self.self_attn(normed, views, past, buffers)
         hidden = tuple(hold(x + a) for x, a in zip(hidden, attended))
@@ -131,28 +132,31 @@ class SelfAttention(nn.Module):
 
     def setup(self) -> None:
         cfg = self.cfg
-        self.q_proj = Linear(cfg.num_attention_heads * cfg.head_dim, True, self.dtype)
-        self.k_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
-        self.v_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, True, self.dtype)
+        bias = cfg.attention_bias
+        self.q_proj = Linear(cfg.num_attention_heads * cfg.head_dim, bias, self.dtype)
+        self.k_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, bias, self.dtype)
+        self.v_proj = Linear(cfg.num_key_value_heads * cfg.head_dim, bias, self.dtype)
         self.o_proj = Linear(cfg.hidden_size, False, self.dtype)
 
     def __call__(self, hidden: tuple[Array, ...], views: tuple[SegmentView, ...],
                  past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:
         """As `DecoderLayer`; with buffers, the returned keys and values are the whole buffers."""
-        segments = []
+        segments, stored = [], []
         for x, view in zip(hidden, views):
             queries = rotate(self._heads(self.q_proj(x)), view.angles)
-            keys = rotate(self._heads(self.k_proj(x)), view.angles)
+            keys = rotate(self._heads(self.k_proj(x)), view.angles).swapaxes(-1, -2)
             values = self._heads(self.v_proj(x))
             if buffers is not None:
-                keys = _write(buffers[0], keys, view.start)
-                values = _write(buffers[1], values, view.start)
-            grouped = queries.reshape(*keys.shape[:-2], -1, *queries.shape[-2:])
-            segments.append(OwnTokens(grouped, keys, values, view.mask, view.own_mask))
+                keys = _write(buffers[0], keys, view.start, axis=-1)
+                values = _write(buffers[1], values, view.start, axis=-2)
+            stored.append((keys, values))
+            own = _part(self.cfg, keys, values, view.own_mask)
+            grouped = queries.reshape(*own.keys.shape[:-2], -1, *queries.shape[-2:])
+            segments.append(OwnTokens(grouped, own.keys, own.values, view.mask, view.own_mask))
         attended = attend_segments(segments, past, scale=self.cfg.head_dim**-0.5,
                                    backend=self.attention)
         outputs = tuple(self.o_proj(_join_heads(x)) for x in attended)
-        return outputs, tuple(s.keys for s in segments), tuple(s.values for s in segments)
+        return outputs, *zip(*stored)
 
     def _heads(self, x: Array) -> jax.Array:
         """lead + [T, heads * d] to lead + [heads, T, d]."""
@@ -165,7 +169,7 @@ class SegmentView(NamedTuple):
     angles: tuple[Array, Array]    # cos and sin, lead + [1, T, d / 2]
     mask: Array                    # lead + [S] bool; S is T, or the buffer's length when decoding
     own_mask: Array                # lead + [T, S] bool: causal, within the segment
-    start: Array | None            # [] int32, where to write when decoding
+    start: Array | None            # [] or [S] int32, where to write when decoding
 
 
 def rotary_angles(cfg: TextConfig, positions: Array) -> tuple[jax.Array, jax.Array]:
@@ -187,15 +191,22 @@ def _view(cfg: TextConfig, segment: Segment, buffer: OpenSegment | None) -> Segm
         mask, start = segment.mask, None
     else:
         start = buffer.length
-        mask = jax.lax.dynamic_update_slice_in_dim(buffer.mask, segment.mask, start, axis=-1)
-        query = query + start
+        mask = _write_mask(buffer, segment.mask)
+        query = query + start[..., None, None]
     causal = jnp.arange(mask.shape[-1])[None, :] <= query
     return SegmentView(angles, mask, mask[..., None, :] & causal, start)
 
 
-def _past(cache: KVCache, layer: int) -> tuple[KeyPart, ...]:
-    return tuple(KeyPart(c.keys[layer], c.values[layer], c.mask[..., None, :])
+def _past(cfg: TextConfig, cache: KVCache, layer: int) -> tuple[KeyPart, ...]:
+    return tuple(_part(cfg, c.keys[layer], c.values[layer], c.mask[..., None, :])
                  for c in cache.closed)
+
+
+def _part(cfg: TextConfig, keys: Array, values: Array, mask: Array) -> KeyPart:
+    """A layer's keys and values, as the cache has them, for a mask lead + [T or 1, S]."""
+    outer = (*mask.shape[:-2], cfg.num_key_value_heads)
+    return KeyPart(keys.reshape(*outer, *keys.shape[-2:]).swapaxes(-1, -2),
+                   values.reshape(*outer, *values.shape[-2:]), mask)
 
 
 def _buffers(cache: KVCache, layer: int) -> tuple[Array, Array] | None:
@@ -215,16 +226,20 @@ def _extend(cache: KVCache, segments: Sequence[Segment], views: Sequence[Segment
 
 
 def _written(buffer: OpenSegment, keys: Array, values: Array, mask: Array) -> OpenSegment:
-    """The stacked buffer with new keys and values [L] + lead + [K, T, d] at its length."""
+    """The stacked buffer with new keys and values of all layers at its length."""
     length = buffer.length
     return OpenSegment(
-        _write(buffer.keys, keys, length), _write(buffer.values, values, length),
-        jax.lax.dynamic_update_slice_in_dim(buffer.mask, mask, length, axis=-1),
-        length + mask.shape[-1])
+        _write(buffer.keys, keys, length, axis=-1), _write(buffer.values, values, length, axis=-2),
+        _write_mask(buffer, mask), length + mask.shape[-1])
 
 
-def _write(buffer: Array, new: Array, start: Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, axis=-2)
+def _write(buffer: Array, new: Array, start: Array, axis: int) -> jax.Array:
+    new = new.reshape(*buffer.shape[:-2], *new.shape[-2:])
+    return put(buffer, new, start, axis=axis, rows=-4)
+
+
+def _write_mask(buffer: OpenSegment, mask: Array) -> jax.Array:
+    return put(buffer.mask, mask, buffer.length, axis=-1, rows=-2)
 
 
 def _join_heads(x: Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The vision tower of Qwen2.5-VL over patches in padded window order (see `guardjax.layout`)."""
+"""The vision tower of Qwen2.5-VL and Qwen2-VL over patches in window order (`guardjax.layout`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 from flax import linen as nn
 
 from guardjax.models.attention import KeyPart, attend_rows, segment_attention
-from guardjax.models.config import Remat, VisionConfig
-from guardjax.models.layers import GatedMLP, RMSNorm, in_float32, inverse_frequencies, rotate
+from guardjax.models.clip import ClipTower
+from guardjax.models.config import ClipConfig, ModelConfig, Remat, VisionConfig
+from guardjax.models.layers import (GatedMLP, LayerNorm, PlainMLP, RMSNorm, in_float32,
+                                    inverse_frequencies, quick_gelu, rotate)
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
 from guardjax.models.residual import hold
@@ -22,7 +24,20 @@ Array = jax.Array | np.ndarray
 
 # Fixed inside the reference code, not in its configuration.
 _NORM_EPS = 1e-6
+_NORMS = {"rms": RMSNorm, "layer": LayerNorm}
 _exact_gelu = functools.partial(nn.gelu, approximate=False)
+
+
+def build_tower(cfg: ModelConfig, attention: str) -> nn.Module:
+    """The Linen module behind `params["visual"]`.
+
+    Args:
+        cfg: of the model.
+        attention: a back end, see `models.attention`; pictures of one size do not use it.
+    """
+    if isinstance(cfg.vision, ClipConfig):
+        return ClipTower(cfg.vision, cfg.dtype, cfg.remat)
+    return VisionTower(cfg.vision, cfg.dtype, attention, cfg.scan_layers, cfg.remat)
 
 
 class VisionTower(nn.Module):
@@ -59,12 +74,12 @@ class VisionTower(nn.Module):
         window_mask, frame_mask = attention_masks(self.cfg, vision.frame)
         x = self.patch_embed(vision.patches.astype(self.dtype))
         if isinstance(self.blocks, BlockGroup):
-            groups = len(self.cfg.fullatt_block_indexes)
+            groups = len(self.cfg.full_blocks)
             x = _loop(lambda group, x: group(x, angles, window_mask, frame_mask, vision.frame),
                       groups)(self.blocks, x)
             return self.merger(x)
         for index, block in enumerate(self.blocks):
-            full = index in self.cfg.fullatt_block_indexes
+            full = index in self.cfg.full_blocks
             x = block(x, angles, frame_mask if full else window_mask,
                       vision.frame if full else None)
         return self.merger(x)
@@ -93,18 +108,19 @@ class BlockGroup(nn.Module):
 
 
 class VisionBlock(nn.Module):
-    """Pre-norm attention and gated MLP, all with biases."""
+    """Pre-norm attention and MLP, all with biases."""
 
     cfg: VisionConfig
     dtype: str
     attention: str = "xla"
 
     def setup(self) -> None:
-        self.norm1 = RMSNorm(_NORM_EPS)
-        self.norm2 = RMSNorm(_NORM_EPS)
+        sizes = self.cfg.hidden_size, self.cfg.intermediate_size
+        self.norm1 = _NORMS[self.cfg.norm](_NORM_EPS)
+        self.norm2 = _NORMS[self.cfg.norm](_NORM_EPS)
         self.attn = VisionAttention(self.cfg, self.dtype, self.attention)
-        self.mlp = GatedMLP(self.cfg.hidden_size, self.cfg.intermediate_size, True,
-                            self.dtype)
+        self.mlp = (GatedMLP(*sizes, True, self.dtype) if self.cfg.mlp == "swiglu" else
+                    PlainMLP(*sizes, quick_gelu, self.dtype))
 
     def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array,
                  frame: Array | None = None) -> jax.Array:
@@ -154,7 +170,7 @@ class PatchMerger(nn.Module):
     dtype: str
 
     def setup(self) -> None:
-        self.ln_q = RMSNorm(_NORM_EPS)
+        self.ln_q = _NORMS[self.cfg.norm](_NORM_EPS)
         self.mlp_0 = Linear(self.cfg.hidden_size * self.cfg.spatial_merge_size**2, True, self.dtype)
         self.mlp_2 = Linear(self.cfg.out_hidden_size, True, self.dtype)
 

@@ -267,7 +267,7 @@ def _possible(shapes: Collection[Shape | str], vocabulary: Vocabulary) -> list[S
         possible = [shape for shape in possible if shape in alone]
     if not possible:
         raise ValueError(
-            f"shapes {sorted(map(str, asked))} cannot be made from {len(vocabulary.categories)} categories "
-            f"and {len(vocabulary.contexts)} contexts; ask for other shapes or add names"
+            f"shapes {sorted(map(str, asked))} cannot be made from {len(vocabulary.categories)} "
+            f"categories and {len(vocabulary.contexts)} contexts; ask for other shapes or add names"
         )
     return possible

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from guardjax.rewards.reward import Reward, call_reward
+from guardjax.rewards.limit import NoAnswer, call_all
+from guardjax.rewards.reward import Reward, RewardError, call_reward
 from guardjax.types import PolicyExample
 
 
@@ -27,6 +29,12 @@ class Scores:
     value: np.ndarray                                     # [n] float64, weighed sum
     applies: np.ndarray                                   # [n] bool, any part applies
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]]    # name -> unweighed (value, applies)
+
+    def only(self, rows: np.ndarray) -> Scores:
+        """The same, but nothing applies outside of `rows` [n] bool."""
+        return Scores(np.where(rows, self.value, 0.0), self.applies & rows, {
+            name: (np.where(rows, value, 0.0), applies & rows)
+            for name, (value, applies) in self.parts.items()})
 
     def sums(self) -> dict[str, tuple[float, int]]:
         """(sum, count) of the total and of every part, unweighed, over the rows it applies to."""
@@ -63,18 +71,30 @@ class Composition:
         scores = self.score(examples, completions)
         return scores.value, scores.applies
 
-    def score(self, examples: Sequence[PolicyExample], completions: Sequence[str]) -> Scores:
-        """Scores with the parts kept apart.
+    def score(self, examples: Sequence[PolicyExample], completions: Sequence[str],
+              *, seconds: float = 0.0) -> Scores:
+        """Scores with the parts kept apart, which are asked at the same time.
+
+        Args:
+          examples: n examples.
+          completions: n completions.
+          seconds: what a part may take; 0 is no limit, with the parts called one after another.
 
         Raises:
-          RewardError: a part failed; see `call_reward`.
+          RewardError: a part failed (see `call_reward`), or took longer.
         """
+        calls = {part.name: functools.partial(
+            call_reward, part.name, part.reward, examples, completions) for part in self.parts}
+        try:
+            parts = call_all(calls, seconds)
+        except NoAnswer as error:
+            raise RewardError(error.name, None, (
+                f"no answer within {seconds:g} s for {len(completions)} completions; is a server "
+                "down? `reward_seconds` sets the limit, 0 is none")) from None
         value = np.zeros(len(completions), np.float64)
         applies = np.zeros(len(completions), bool)
-        parts = {}
         for part in self.parts:
-            part_value, part_applies = call_reward(part.name, part.reward, examples, completions)
+            part_value, part_applies = parts[part.name]
             value += part.weight * part_value
             applies |= part_applies
-            parts[part.name] = (part_value, part_applies)
         return Scores(value, applies, parts)

@@ -1,9 +1,10 @@
-"""The compositions that a config can name."""
+"""The compositions that a config can name, and where it may name others."""
 
 from __future__ import annotations
 
 from guardjax.rewards.compat_safeguard_vl import accuracy_reward, format_reward
 from guardjax.rewards.compose import Composition, Part
+from guardjax.rewards.own import own_reward
 from guardjax.rewards.pair_reward import pair_reward
 from guardjax.rewards.verdict_reward import verdict_reward
 
@@ -25,11 +26,14 @@ COMPOSITIONS: dict[str, Composition] = {
 
 
 def reward_by_name(name: str) -> Composition:
-    """The composition of that name.
+    """The composition of that name, or one's own: `FILE.py:NAME` or `MODULE:NAME`.
 
     Raises:
-      ValueError: there is none; the message lists those that there are.
+      ValueError: there is none; the message lists those that there are. See also `own_reward`.
     """
+    if ":" in name:
+        return own_reward(name)
     if name not in COMPOSITIONS:
-        raise ValueError(f"unknown reward {name!r}; known are {', '.join(sorted(COMPOSITIONS))}")
+        raise ValueError(f"unknown reward {name!r}; known are {', '.join(sorted(COMPOSITIONS))}, "
+                         "and your own is FILE.py:NAME")
     return COMPOSITIONS[name]

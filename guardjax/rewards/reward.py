@@ -1,10 +1,9 @@
-"""What a reward is, the one checked way to call it, and adapters for simpler functions."""
+"""What a reward is, the one checked way to call it, and the simplest way to write one."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import inspect
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,10 @@ completions. Where `applies` is False the reward has nothing to say and its valu
 is not the same as 0. Completions are decoded without their end token; pass "" for one that the
 token limit cut, which nobody can read as an answer.
 """
+
+
+# Looking for the row at fault calls the reward again, a row at a time; it ends after so long.
+_SEARCH_SECONDS = 5.0
 
 
 class RewardError(ValueError):
@@ -76,45 +79,13 @@ def per_row(score: Callable[[PolicyExample, str], float | None]) -> Reward:
     def reward(
         examples: Sequence[PolicyExample], completions: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
-        return _split_none([score(*row) for row in zip(examples, completions, strict=True)])
+        return split_none([score(*row) for row in zip(examples, completions, strict=True)])
 
     return reward
 
 
-def from_trl(function: Callable[..., Sequence[float | None]]) -> Reward:
-    """Adapts a function in TRL's convention, `(prompts, completions, **columns) -> floats`.
-
-    Prompts and completions are plain strings (TRL's non-conversational form); a prompt is the
-    policy's text and the question. The columns are the fields of `PolicyExample`, each a list of
-    n, and `solution`, the supervised answer under the name that ms-swift's functions expect. Only
-    those that the function names, or all if it takes `**kwargs`, are passed. A None in the result
-    means "does not apply", as in TRL. Token ids and trainer state are not available.
-    """
-    accepted = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-
-    @functools.wraps(function)
-    def reward(
-        examples: Sequence[PolicyExample], completions: Sequence[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        fields = [field.name for field in dataclasses.fields(PolicyExample)]
-        columns: dict[str, list[Any]] = {
-            field: [getattr(example, field) for example in examples] for field in fields
-        }
-        columns["solution"] = columns["answer"]
-        columns["prompts"] = [f"{e.policy_text}\n{e.question}".strip() for e in examples]
-        columns["completions"] = list(completions)
-        chosen = {k: v for k, v in columns.items() if takes_all or k in accepted}
-        scores = function(**chosen)
-        if inspect.iscoroutine(scores):
-            scores.close()
-            raise TypeError("async reward functions are not supported; return the floats")
-        return _split_none(scores)
-
-    return reward
-
-
-def _split_none(scores: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+def split_none(scores: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """(values, applies) of scores in which None means "does not apply"; checks nothing."""
     scores = list(scores)
     applies = np.array([score is not None for score in scores], bool)
     # Kept as objects: a value that is no number must reach the check that names its row.
@@ -163,7 +134,10 @@ def _raising_row(
     reward: Reward, examples: Sequence[PolicyExample], completions: Sequence[str]
 ) -> int | None:
     """The first row that raises on its own; a reward over several rows may have none."""
+    end = time.monotonic() + _SEARCH_SECONDS
     for row, (example, completion) in enumerate(zip(examples, completions)):
+        if time.monotonic() > end:
+            return None
         try:
             reward([example], [completion])
         except Exception:

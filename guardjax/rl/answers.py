@@ -43,3 +43,17 @@ def answer_segment(prompts: PromptBatch, tokens: Array, mask: Array, first: Arra
     places = jnp.asarray(prompts.next_pos)[:, None, None] + steps
     positions = jnp.broadcast_to(places[..., None], (*tokens.shape, 3)).astype(jnp.int32)
     return Segment(tokens=tokens, positions=positions, mask=mask)
+
+
+def slot_segment(next_pos: Array, token: Array, live: Array, step: Array) -> Segment:
+    """One token of each of S answers, each at a place of its own in its answer.
+
+    Args:
+      next_pos: [S] int32, the position of the first token of each answer.
+      token: [S] int32.
+      live: [S] bool, False where a slot has nothing to decode.
+      step: [S] int32, index t of `token` in its answer.
+    """
+    places = (jnp.asarray(next_pos) + step)[:, None, None]
+    positions = jnp.broadcast_to(places, (*token.shape, 1, 3)).astype(jnp.int32)
+    return Segment(tokens=token[:, None], positions=positions, mask=live[:, None])

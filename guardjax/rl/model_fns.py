@@ -1,4 +1,4 @@
-"""What reinforcement learning needs of a model: four functions, no classes.
+"""What reinforcement learning needs of a model: functions, no classes.
 
 `rl` never imports `models`. Whoever composes a run binds the model's config and passes these.
 """
@@ -43,6 +43,17 @@ class ModelFns:
     head: Callable[[Params], Head] | None = None
     """`params -> Head`, what `unembed` multiplies with; None where it is more than a product."""
 
+    open_slots: Callable[[KVCache, Array, int], KVCache] | None = None
+    """`(cache, rows [S], max_tokens) -> cache` of S slots, see `slots.py`; None has none.
+
+    Slot s holds what row `rows[s]` of `cache` holds, and an empty buffer with room for `max_tokens`
+    in which it has a place of its own: `forward` then takes one segment [S, 1].
+    """
+
+    refill_slots: Callable[[KVCache, KVCache, Array, Array], KVCache] | None = None
+    """`(slots, cache, rows [S], fresh [S] bool) -> slots`: all hold `rows` of `cache`, and the
+    buffers of fresh ones are empty again."""
+
 
 def encode_vision(
     fns: ModelFns, params: Params, prompts: PromptBatch, features: Array | None = None
@@ -56,7 +67,8 @@ def encode_vision(
 def bind(model: Any, cfg: Any) -> ModelFns:
     """The functions of a model module.
 
-    These are `encode_images`, `forward`, `unembed`, `open_buffer` and `head`.
+    These are `encode_images`, `forward`, `unembed`, `open_buffer`, `head`, `open_slots` and
+    `refill_slots`.
     """
     return ModelFns(
         encode=lambda params, vision: model.encode_images(params, cfg, vision),
@@ -66,4 +78,6 @@ def bind(model: Any, cfg: Any) -> ModelFns:
         unembed=lambda params, hidden: model.unembed(params, cfg, hidden),
         open_buffer=lambda cache, lead, num: model.open_buffer(cfg, cache, lead, num),
         head=lambda params: model.head(params, cfg),
+        open_slots=lambda cache, rows, num: model.open_slots(cfg, cache, rows, num),
+        refill_slots=model.refill_slots,
     )

@@ -1,8 +1,9 @@
 """The one transform from a model's logits to the distribution that is sampled and trained.
 
 Sampling, log-probabilities and loss all call it, so that a sampled log-probability equals the
-recomputed one. Only temperature and a fixed set of allowed tokens are offered: top-k, top-p and
-min-p depend on the parameters, would have to be frozen per sample, and make samples off-policy.
+recomputed one. It has only a temperature and a fixed set of allowed tokens. Top-k, top-p and min-p
+depend on the parameters and would have to be frozen per sample; they are the sampler's alone
+(`truncation.py`) and make samples off-policy.
 """
 
 from __future__ import annotations

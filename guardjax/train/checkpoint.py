@@ -27,7 +27,7 @@ from guardjax.train.config import CheckpointConfig
 from guardjax.train.disk import DiskFullError, is_full_disk
 from guardjax.train.state import Bundle, Clock, Params
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(RuntimeError):

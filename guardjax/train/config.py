@@ -14,14 +14,15 @@ from typing import Any, Literal
 import ml_collections
 
 from guardjax.models.config import Remat
+from guardjax.rl.truncation import Truncation
 from guardjax.train import typed_config
 from guardjax.train.presets import PRESETS
 from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
     "CheckpointConfig", "ConfigError", "GuardConfig", "LogConfig", "LoraConfig",
-    "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest",
-    "resolve", "to_text",
+    "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig",
+    "WorldConfig", "digest", "resolve", "to_text",
 ]
 
 LABELLED = ("judge", "read")
@@ -85,8 +86,11 @@ class LoraConfig:
         _require(self.rank >= 0, f"rank must be >= 0, got {self.rank}")
         _require(self.alpha > 0, f"alpha must be positive, got {self.alpha}; for no adapters set "
                                  "rank to 0")
-        _require(self.base == "whole" or self.rank > 0,
-                 f"base={self.base!r} is for adapters: set rank, or base to 'whole'")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _require(self.rank > 0 or value == field.default,
+                     f"{field.name}={value!r} is for adapters, and rank is 0: set rank, or leave "
+                     f"{field.name} out")
         _require(bool(self.targets), "targets must name a module; for no adapters set rank to 0")
         for target in self.targets:
             try:
@@ -102,7 +106,7 @@ _BY_PRESET: Any = None
 
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
-    """Group-relative policy optimisation; read by the stages "grpo" and "exact".
+    """Group-relative policy optimisation; read by stage "grpo", a little of it by "exact".
 
     `preset` fills the fields marked so; a field that is given wins, and is then named in `unlike`.
     """
@@ -112,7 +116,14 @@ class RLConfig:
     unlike: tuple[str, ...] = ()        # fields that differ from the preset; always computed
     group_size: int = 8                 # G, completions a prompt
     temperature: float = 1.0            # of sampling and of the loss alike
+    top_k: int = 0                      # sample the k likeliest tokens only; 0 all
+    top_p: float = 1.0                  # sample the likeliest that together reach p only; 1 all
+    min_p: float = 0.0                  # sample those p times as likely as the likeliest; 0 all
     max_tokens: int = 16                # T, a longer completion is cut and marked so
+    stop: tuple[str, ...] = ()          # texts that end a completion, token by token
+    slots: int = 0                      # completions decoded at a time, see `rl/slots.py`; 0 all
+    logp_gap_limit: float = 0.0         # mean gap of sampled to recomputed log-probabilities that
+                                        # stops a run; 0 is 2e-5 in float32, 0.02 in bfloat16
     kl_coef: float = _BY_PRESET         # weight of the penalty to the reference
     kl: Literal["k1", "k2", "k3"] = _BY_PRESET      # its estimate
     kl_in: Literal["loss", "reward"] = _BY_PRESET   # where it enters
@@ -130,7 +141,8 @@ class RLConfig:
     correction_cap: float = 2.0         # largest of these weights
     overlong: Literal["none", "shape", "filter"] = _BY_PRESET  # penalty, or out of the loss if cut
     overlong_buffer: float = 0.2        # share of max_tokens over which the penalty grows to -1
-    reward: str = "gated"               # name of a reward composition
+    reward: str = "gated"               # a composition by name, or one's own: FILE.py:NAME
+    reward_seconds: float = 600.0       # what a reward may take; 0: no limit, in the main thread
     dynamic_sampling: bool = _BY_PRESET  # replace prompts whose group has one reward only; "grpo"
     dynamic_rounds: int = 4             # at most so many batches are drawn a step
     epochs: int = 1                     # passes over a rollout
@@ -141,6 +153,11 @@ class RLConfig:
     def updates(self) -> int:
         """Optimiser updates a step."""
         return self.epochs * self.minibatches
+
+    @property
+    def truncation(self) -> Truncation:
+        """Which tokens may be sampled."""
+        return Truncation(self.top_k, self.top_p, self.min_p)
 
     def __post_init__(self) -> None:
         _require(self.preset in PRESETS,
@@ -154,16 +171,34 @@ class RLConfig:
         _require(self.group_size >= 2, f"group_size must be >= 2, got {self.group_size}")
         _require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
         _require(self.max_tokens >= 1, f"max_tokens must be >= 1, got {self.max_tokens}")
+        _require(self.slots >= 0, f"slots must be >= 0, got {self.slots}; 0 decodes all together")
+        _require(self.logp_gap_limit >= 0,
+                 f"logp_gap_limit must be >= 0, got {self.logp_gap_limit}; 0 goes by dtype")
+        _require(all(self.stop), f"stop has an empty text, got {list(self.stop)}: leave it out")
+        _require(not self.truncation or self.correction != "none",
+                 f"{self.truncation} samples from another distribution than the one that is "
+                 "trained: set correction to 'token' or 'sequence', or leave top_k, top_p and "
+                 "min_p at their defaults")
         _require(self.kl_coef >= 0, f"kl_coef must be >= 0, got {self.kl_coef}")
+        _require(not self.kl_coef or (self.kl, self.kl_in) != ("k1", "loss"),
+                 "kl='k1' in the loss has a gradient of zero in expectation: set kl_in to "
+                 "'reward', or kl to 'k2' or 'k3'")
         _require(0 < self.clip_low <= 1, f"clip_low must be in (0, 1], got {self.clip_low}")
         _require(self.clip_high > 0, f"clip_high must be positive, got {self.clip_high}")
         _require(self.anchor_coef >= 0, f"anchor_coef must be >= 0, got {self.anchor_coef}")
         _require(self.correction_cap > 0,
                  f"correction_cap must be positive, got {self.correction_cap}")
+        _require(self.reward_seconds >= 0,
+                 f"reward_seconds must be >= 0, got {self.reward_seconds}")
         _require(0 < self.overlong_buffer <= 1,
                  f"overlong_buffer is a share of max_tokens in (0, 1], got {self.overlong_buffer}")
         for name in ("dynamic_rounds", "epochs", "minibatches", "micro_batches"):
             _require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return (field.default if field.default_factory is dataclasses.MISSING
+            else field.default_factory())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +206,7 @@ class StageConfig:
     """One stage of training."""
 
     kind: Literal["sight", "sft", "grpo", "exact"]
-    steps: int                          # optimiser steps
+    steps: int                          # batches; each is `rl.updates` optimiser updates
     name: str = ""                      # prefix of its metrics; empty means the kind
     batch: int = 32                     # B, prompts a step over all devices
     optim: OptimConfig = OptimConfig()
@@ -200,9 +235,7 @@ class StageConfig:
                  f"plain_share={self.plain_share} chooses among varied policies, and "
                  f"policies={self.policies!r}; set it to 0")
         _require(self.closeness >= 0, f"closeness must be >= 0, got {self.closeness}")
-        _require(self.kind == "sight" or not self.closeness,
-                 f"closeness={self.closeness} is for kind 'sight', and this is {self.kind!r}: set "
-                 "it to 0")
+        self._check_unread()
         for kind, weight in self.data.items():
             _require(kind in EXAMPLE_KINDS, typed_config.unknown_name(
                 "example kind in data", kind, EXAMPLE_KINDS))
@@ -216,31 +249,55 @@ class StageConfig:
                  f"batch={self.batch} prompts do not divide into rl.minibatches="
                  f"{self.rl.minibatches} times rl.micro_batches={self.rl.micro_batches} parts of "
                  "whole groups")
-        _require(self.kind == "grpo" or self.rl.epochs * parts == 1,
-                 "rl.epochs, rl.minibatches and rl.micro_batches are for kind 'grpo', and this is "
-                 f"{self.kind!r}: set them to 1")
-        _require(self.kind == "grpo" or not self.rl.dynamic_sampling,
-                 f"rl.dynamic_sampling is for kind 'grpo', and this is {self.kind!r}: set it to "
-                 "false")
+        answers = self.batch * self.rl.group_size
+        _require(self.kind != "grpo" or self.rl.slots <= answers,
+                 f"rl.slots={self.rl.slots} do not fit: batch={self.batch} prompts of "
+                 f"rl.group_size={self.rl.group_size} have {answers} completions; set it to at most that, or to "
+                 "0 to decode all together")
         self._check_anchors()
+
+    def _check_unread(self) -> None:
+        """That nothing is set that this kind of stage does not read."""
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        usual = RLConfig()
+        found = [(name, getattr(self, name), _default(fields[name]))
+                 for name in _UNREAD[self.kind]]
+        found += [(f"rl.{name}", getattr(self.rl, name), getattr(usual, name))
+                  for name in _UNREAD_RL[self.kind]]
+        for name, value, default in found:
+            _require(value == default, f"{name}={value!r} is not for kind {self.kind!r}, which "
+                                       "does not read it: leave it out")
 
     def _check_anchors(self) -> None:
         """That prompts without a label and `rl.anchor_coef` stand together, or neither does."""
         coef = self.rl.anchor_coef
-        _require(self.kind == "grpo" or not coef,
-                 f"rl.anchor_coef={coef} is for kind 'grpo', and this is {self.kind!r}: set it to 0")
-        if self.kind != "grpo":
+        if self.kind not in ("grpo", "exact"):
             return
         anchors = [kind for kind, weight in self.data.items() if weight and kind not in LABELLED]
         _require(bool(anchors) == bool(coef),
-                 f"rl.anchor_coef={coef} and data has {', '.join(anchors) or 'labelled prompts only'}"
-                 f": prompts without a label are held to the reference, by rl.anchor_coef > 0; "
+                 f"rl.anchor_coef={coef} and data has "
+                 f"{', '.join(anchors) or 'labelled prompts only'}: prompts without a label are "
+                 "held to the reference, by rl.anchor_coef > 0; "
                  f"without them ({', '.join(LABELLED)} only) set it to 0")
+        _require("habit" not in anchors, "data.habit: prompts that are judged by the house's "
+                 "policy cannot be held to the reference, which judges by it: leave it out")
         _require(any(self.data.get(kind) for kind in LABELLED),
                  f"data has no labelled prompts ({', '.join(LABELLED)}): nothing is rewarded")
         _require(not (anchors and self.rl.dynamic_sampling),
                  "rl.dynamic_sampling replaces prompts without signal, and those without a label "
                  f"never have any: leave {', '.join(anchors)} out of data, or set it to false")
+
+
+# Fields that a kind of stage does not read; setting one is an error, not a wish unheard.
+_NOT_SIGHT = ("data", "policies", "plain_share", "spell_share", "freeze")
+_UNREAD: Mapping[str, Sequence[str]] = {
+    "sight": (*_NOT_SIGHT, "think"), "sft": ("closeness",),
+    "grpo": ("closeness", "think"), "exact": ("closeness", "think")}
+_ALL_RL = tuple(field.name for field in dataclasses.fields(RLConfig) if field.name != "unlike")
+_EXACT_RL = ("reward", "reward_seconds", "temperature")
+_UNREAD_RL: Mapping[str, Sequence[str]] = {
+    "sight": _ALL_RL, "sft": _ALL_RL, "grpo": (),
+    "exact": tuple(name for name in _ALL_RL if name not in _EXACT_RL)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,11 +318,15 @@ class LogConfig:
 
     every_steps: int = 10               # one line of metrics, reduced over these steps
     table_every_steps: int = 50         # one table of sampled answers; 0 shows none
+    groups_every_steps: int = 10        # whole groups into groups.jsonl, also at the end of a
+                                        # stage, at most 64 KiB a step; 0 keeps none
 
     def __post_init__(self) -> None:
         _require(self.every_steps >= 1, f"every_steps must be >= 1, got {self.every_steps}")
         _require(self.table_every_steps >= 0,
                  f"table_every_steps must be >= 0, got {self.table_every_steps}")
+        _require(self.groups_every_steps >= 0,
+                 f"groups_every_steps must be >= 0, got {self.groups_every_steps}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,6 +384,11 @@ class RunConfig:
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         _require(not twice, f"stages need different names, repeated: {', '.join(twice)}")
+        for stage in self.stages:
+            _require(not stage.rl.slots or self.mesh.rules == "single",
+                     f"stage {stage.name!r}: rl.slots={stage.rl.slots} takes prompts from the "
+                     f"whole batch, which mesh.rules={self.mesh.rules!r} spreads over devices: set "
+                     "it to 0")
 
 
 def resolve(config: ml_collections.ConfigDict | Mapping[str, Any],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,19 @@ import jax.numpy as jnp
 from guardjax.train.state import Bundle
 
 
+class Stage(Protocol):
+    """What the guard asks of a stage."""
+
+    name: str
+    updates: int        # optimiser updates a step
+
+
 class NonFiniteError(RuntimeError):
-    """Too many steps in a row had a loss or gradient that was not finite."""
+    """Too many updates in a row had a loss or gradient that was not finite."""
 
     def __init__(self, stage: str, step: int, count: int, saved_at: pathlib.Path) -> None:
         super().__init__(
-            f"stage {stage!r}, step {step}: the last {count} steps had a loss or gradient that "
+            f"stage {stage!r}, step {step}: the last {count} updates had a loss or gradient that "
             "was not finite and were skipped; giving up. The parameters are those of the last "
             f"good step; the state was saved in {saved_at}. Try a lower learning rate, a smaller "
             "clip_norm or a longer warm-up, and look at the batches of these steps.")
@@ -29,11 +37,11 @@ class NonFiniteGuard:
     """Watches `state.bad_streak`, one step behind, so that the device never waits for the host."""
 
     def __init__(self, max_bad_steps: int, dump: Callable[[Bundle], pathlib.Path]) -> None:
-        self._limit = max_bad_steps
+        self._limit = max_bad_steps     # of updates, times those of a step
         self._dump = dump
         self._previous: jax.Array | None = None
 
-    def observe(self, stage: str, bundle: Bundle) -> None:
+    def observe(self, stage: Stage, bundle: Bundle) -> None:
         """Looks at the streak as it was after the step before this one.
 
         Raises:
@@ -46,7 +54,7 @@ class NonFiniteGuard:
         if previous is not None:
             self._check(stage, bundle, int(previous))
 
-    def settle(self, stage: str, bundle: Bundle) -> None:
+    def settle(self, stage: Stage, bundle: Bundle) -> None:
         """Looks at the streak as it is now, before a save or the end of a stage.
 
         Raises:
@@ -56,6 +64,6 @@ class NonFiniteGuard:
         if bundle.state is not None:
             self._check(stage, bundle, int(bundle.state.bad_streak))
 
-    def _check(self, stage: str, bundle: Bundle, streak: int) -> None:
-        if streak >= self._limit:
-            raise NonFiniteError(stage, bundle.clock.total, streak, self._dump(bundle))
+    def _check(self, stage: Stage, bundle: Bundle, streak: int) -> None:
+        if streak >= self._limit * stage.updates:
+            raise NonFiniteError(stage.name, bundle.clock.total, streak, self._dump(bundle))

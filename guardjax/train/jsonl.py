@@ -51,8 +51,21 @@ class JsonLinesFile:
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the records of all complete lines; none if there is no file."""
-    return [json.loads(line) for line in _whole_lines(pathlib.Path(path))]
+    """Returns the records of all complete lines; none if there is no file.
+
+    Raises:
+      ValueError: naming the line that holds something else than a JSON object.
+    """
+    records = []
+    for number, line in enumerate(_whole_lines(pathlib.Path(path)), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, line {number}: not a JSON object")
+        records.append(record)
+    return records
 
 
 def _whole_lines(path: pathlib.Path) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from guardjax.rewards.reward import RewardError
 from guardjax.train.checkpoint import Checkpointer
 from guardjax.train.compilation import announce_traces
 from guardjax.train.config import LogConfig
@@ -13,10 +14,22 @@ from guardjax.train.console import RunConsole, SampleRow
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.metrics import MetricWriter
 from guardjax.train.preemption import Preempted, StopSignal
+from guardjax.train.silence import SilenceWatch
 from guardjax.train.state import Bundle
 
 Metrics = Mapping[str, tuple[Any, Any]]             # name -> (sum [], count [])
-Rows = Callable[[], Sequence[SampleRow]] | None     # called only when a table is due
+
+
+class Shown(Protocol):
+    """What a step that sampled has to show; asked only when it is due."""
+
+    def table(self) -> Sequence[SampleRow]:
+        """A few answers, for the console and `samples.jsonl`."""
+        ...
+
+    def groups(self) -> Sequence[Mapping[str, Any]]:
+        """Whole groups as strict JSON, for `groups.jsonl`."""
+        ...
 
 
 class DataEndedError(RuntimeError):
@@ -32,13 +45,14 @@ class Stage(Protocol):
 
     name: str
     num_steps: int
+    updates: int        # optimiser updates a step
 
     def init(self, bundle: Bundle) -> Bundle:
         """Returns the bundle with `state`, `frozen`, `data_iterator` (and reference) set."""
         ...
 
-    def step(self, bundle: Bundle, batch: Any) -> tuple[Bundle, Metrics, Rows]:
-        """Returns the bundle one step later, metrics as (sum, count), and rows to show."""
+    def step(self, bundle: Bundle, batch: Any) -> tuple[Bundle, Metrics, Shown | None]:
+        """Returns the bundle one step later, metrics as (sum, count), and what was sampled."""
         ...
 
     def finish(self, bundle: Bundle) -> Bundle:
@@ -60,8 +74,9 @@ def run_stages(stages: Sequence[Stage], bundle: Bundle, *, checkpointer: Checkpo
         console.line(f"ignored an incomplete checkpoint: {name}")
     writer.restore(saved.writer if saved else None)
     if saved:
-        start = checkpointer.load_stage_start(saved.clock.stage, bundle.frozen)
-        bundle = bundle.replace(frozen=start, clock=saved.clock)
+        bundle = bundle.replace(    # no name of its own, which would keep it through all stages
+            frozen=checkpointer.load_stage_start(saved.clock.stage, bundle.frozen),
+            clock=saved.clock)
     with StopSignal() as stop:
         for stage in stages[bundle.clock.stage:]:
             bundle = stage.init(bundle)
@@ -80,9 +95,10 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
               stop: StopSignal) -> Bundle:
     """Runs the steps that `bundle.clock` has not yet done; returns the bundle after the last.
 
-    The newest step is always saved when this returns or raises `Preempted`.
+    The newest step is always saved when this returns, or raises `Preempted` or `RewardError`.
     """
     first, window = bundle.clock.step, bundle.clock
+    silence = SilenceWatch(console.line)
 
     def announce(name: str, traces: int) -> None:
         if bundle.clock.step > first:       # the first step has its own line
@@ -95,19 +111,26 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
         with announce_traces(announce):
             mark = time.perf_counter()
             while bundle.clock.step < stage.num_steps:
+                position = _position(bundle)
                 batch = _next_batch(stage, bundle)
-                bundle, metrics, rows = stage.step(bundle, batch)
+                try:
+                    bundle, metrics, shown = stage.step(bundle, batch)
+                except RewardError:     # before the update: the step can be done again
+                    _rewind(bundle, position)
+                    _save(bundle, stage, checkpointer, writer, guard)
+                    raise
                 now = time.perf_counter()
                 bundle = bundle.replace(clock=bundle.clock.tick(now - mark))
                 mark = now
-                guard.observe(stage.name, bundle)
+                guard.observe(stage, bundle)
                 writer.add(metrics)
                 means = None
                 if _is_due(bundle.clock.step, log.every_steps, stage.num_steps):
                     means = _write(writer, stage, window, bundle)
+                    silence.observe(stage.name, bundle.clock.step - window.step, means)
                     window = bundle.clock
-                if rows is not None and _is_due(bundle.clock.step, log.table_every_steps):
-                    _show(rows(), stage, bundle, writer, console)
+                if shown is not None:
+                    _show(shown, stage, bundle, writer, console, log)
                 console.step_done(bundle.clock.step, means)
                 signum = stop.signum        # once: it may come at any time
                 if checkpointer.due(bundle.clock) or signum is not None:
@@ -136,6 +159,15 @@ def _next_batch(stage: Stage, bundle: Bundle) -> Any:
             f"{stage.num_steps} steps; repeat the dataset or ask for fewer steps") from None
 
 
+def _position(bundle: Bundle) -> Any:
+    return None if bundle.data_iterator is None else bundle.data_iterator.get_state()
+
+
+def _rewind(bundle: Bundle, position: Any) -> None:
+    if position is not None:
+        bundle.data_iterator.set_state(position)
+
+
 def _write(writer: MetricWriter, stage: Stage, window: Any, bundle: Bundle) -> dict[str, float]:
     seconds = bundle.clock.seconds - window.seconds
     steps = bundle.clock.step - window.step
@@ -143,17 +175,22 @@ def _write(writer: MetricWriter, stage: Stage, window: Any, bundle: Bundle) -> d
         "seconds": bundle.clock.seconds, "steps_per_second": steps / max(seconds, 1e-9)})
 
 
-def _show(rows: Sequence[SampleRow], stage: Stage, bundle: Bundle, writer: MetricWriter,
-          console: RunConsole) -> None:
-    console.table(bundle.clock.step, rows)
-    writer.write_rows(bundle.clock.total, stage.name, [
-        {"policy": row.policy, "rationale": row.rationale, "verdict": row.verdict,
-         "reward": dict(row.reward)} for row in rows])
+def _show(shown: Shown, stage: Stage, bundle: Bundle, writer: MetricWriter,
+          console: RunConsole, log: LogConfig) -> None:
+    clock = bundle.clock
+    if _is_due(clock.step, log.table_every_steps):
+        rows = shown.table()
+        console.table(clock.step, rows)
+        writer.write_rows(clock.total, stage.name, [
+            {"policy": row.policy, "rationale": row.rationale, "verdict": row.verdict,
+             "reward": dict(row.reward)} for row in rows])
+    if log.groups_every_steps and _is_due(clock.step, log.groups_every_steps, stage.num_steps):
+        writer.write_groups(clock.total, stage.name, shown.groups())
 
 
 def _save(bundle: Bundle, stage: Stage, checkpointer: Checkpointer, writer: MetricWriter,
           guard: NonFiniteGuard) -> None:
     if bundle.state is None:        # a stage that trains nothing starts again from its beginning
         return
-    guard.settle(stage.name, bundle)
+    guard.settle(stage, bundle)
     checkpointer.save(bundle, writer.state())

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from guardjax.train.compilation import CountedJit
+from guardjax.train.metrics import join_pairs
 from guardjax.train.parts import split_parts
 from guardjax.train.sharding import Placement
 from guardjax.train.state import Params, TrainState
@@ -25,9 +26,9 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, name: 
 
     `loss_fn(params, frozen, batch, key)` returns `(loss_sum [], count [], metrics)`; the loss is
     `loss_sum / count`, over the whole batch, so that no mean of means is ever taken. `metrics`,
-    here and in the result, are `name -> (sum [], count [])`. Added are "loss" and "grad_norm"
-    (before clipping; both without the steps that were skipped), "skipped", "empty", and with a
-    `schedule` "lr".
+    here and in the result, are `name -> (sum [], count [])`, or maxima (`metrics.join_pairs`).
+    Added are "loss" and "grad_norm" (before clipping; both without the steps that were skipped),
+    "skipped", "empty", and with a `schedule` "lr".
 
     A step whose loss or gradient is not finite leaves parameters and optimiser as they are and
     counts in `state.skipped`; a batch with `count == 0` leaves them too, but is no fault.
@@ -92,9 +93,15 @@ def _accumulate(loss_fn: LossFn, params: Params, frozen: Params, parts: Any, key
 
     num = jax.tree.leaves(parts)[0].shape[0]
     first = jax.eval_shape(of_part, jnp.int32(0), jax.tree.map(lambda leaf: leaf[0], parts))
+
+    def add(sums: Any, each: Any) -> tuple[Any, None]:
+        total, count, metrics, grads = of_part(*each)
+        joined = {name: join_pairs(name, sums[2][name], pair) for name, pair in metrics.items()}
+        return (sums[0] + total, sums[1] + count, joined,
+                jax.tree.map(jnp.add, sums[3], grads)), None
+
     total, count, metrics, grads = jax.lax.scan(
-        lambda sums, each: (jax.tree.map(jnp.add, sums, of_part(*each)), None),
-        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first),
+        add, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first),
         (jnp.arange(num, dtype=jnp.int32), parts))[0]
     divisor = jnp.where(count > 0, count, 1.0)
     return total / divisor, count, metrics, jax.tree.map(lambda leaf: leaf / divisor, grads)

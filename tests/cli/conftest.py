@@ -19,7 +19,8 @@ STAGE = {"steps": 12, "batch": 4, "freeze": ("visual",), "optim": {"lr": 1e-2, "
 RL = {"group_size": 2, "max_tokens": 4, "entropy_coef": 0.1, "reward": "letters"}
 RUN = {
     "world": {"sizes": {"train": 40, "test": 4}}, "checkpoint": {"every_steps": 4},
-    "log": {"every_steps": 1, "table_every_steps": 2}, "guard": {"max_bad_steps": 2},
+    "log": {"every_steps": 1, "table_every_steps": 2, "groups_every_steps": 2},
+    "guard": {"max_bad_steps": 2},
 }
 PROMPT_BUCKETS = (128, 512)     # the usual limit, but fewer programs on the way to it
 
@@ -72,7 +73,8 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def config_file(tiny_model, tmp_path_factory):
     """A config file of SFT and GRPO that starts from `tiny_model`."""
-    stages = [{"kind": kind, "policies": "L3", "rl": RL} | STAGE for kind in ("sft", "grpo")]
+    stages = [{"kind": kind, "policies": "L3"} | STAGE | ({"rl": RL} if kind == "grpo" else {})
+              for kind in ("sft", "grpo")]
     return write_config(tmp_path_factory.mktemp("configs") / "tiny.py", name="tiny",
                         base=str(tiny_model), stages=stages)
 

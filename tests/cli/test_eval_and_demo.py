@@ -73,7 +73,9 @@ def test_demo_trains_measures_and_reports(guardjax, tiny_model, tmp_path, monkey
     monkeypatch.setattr(measure, "SHORT", measure.Plan(policies=4, ladder=2, retention=2))
     for name in demo.STEPS:
         kind, policies = name.split("_")
-        stage = {"kind": kind, "policies": policies.replace("l3", "L3"), "rl": RL} | STAGE
+        stage = {"kind": kind, "policies": policies.replace("l3", "L3")} | STAGE
+        if kind == "grpo":
+            stage["rl"] = RL
         write_config(tmp_path / f"{name}.py", name=name, base=str(tiny_model), stages=[stage])
     words = ("demo", "--configs", tmp_path, "--out", tmp_path / "out", "--steps-scale", 0.01,
              "--full-results", tmp_path / "none.json")

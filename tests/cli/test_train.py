@@ -27,7 +27,8 @@ class Killed(BaseException):
 def outcome(folder):
     """All that a run leaves, but for what depends on the clock."""
     model = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
-    return (read_metrics(folder / "metrics.jsonl"), read_metrics(folder / "samples.jsonl"), model)
+    logs = [read_metrics(folder / f"{name}.jsonl") for name in ("metrics", "samples", "groups")]
+    return (*logs, model)
 
 
 def act_at(monkeypatch, stage_name, step, act):
@@ -80,6 +81,17 @@ def test_it_trains_every_stage_and_writes_a_model(straight, tiny_model):
         before["visual"]["patch_embed"]["kernel"], after["visual"]["patch_embed"]["kernel"])
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before["model"], after["model"])
     assert all(value > 0 for value in jax.tree.leaves(moved))
+
+
+def test_what_it_sampled_can_be_looked_at(guardjax, straight, tmp_path, capsys):
+    assert {"reward.png", "kl.png", "loss.png"} <= {f.name for f in (straight / "curves").iterdir()}
+    kept = [(line["step"], len(line["answers"])) for line in read_metrics(straight / "groups.jsonl")]
+    # Every second step of GRPO, all four prompts of the batch and all answers of each.
+    assert kept == [(step, 2) for step in range(14, 25, 2) for _ in range(4)]
+    assert guardjax("rollouts", straight, "--out", tmp_path / "page.html") == 0
+    assert f"page: {tmp_path / 'page.html'}" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<article class="rollout"') == 24
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit(
@@ -178,7 +190,7 @@ def test_numbers_that_are_not_finite_end_the_run_with_its_state_kept(
                       f"base={tmp_path / 'nan'}")
     assert status == 1
     # One step late, so as not to wait for the device.
-    assert "stage 'sft', step 3: the last 2 steps" in (message := capsys.readouterr().err)
+    assert "stage 'sft', step 3: the last 2 updates" in (message := capsys.readouterr().err)
     assert "giving up" in message
     assert [line["skipped"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 1]
     assert (tmp_path / "run/nonfinite/3").is_dir() and not (tmp_path / "run/model").exists()
@@ -197,6 +209,50 @@ def test_a_broken_reward_ends_the_run_and_costs_no_step(
     assert "reward 'mine'" in (message := capsys.readouterr().err) and problem in message
     assert guardjax(*words) == 0
     assert outcome(tmp_path) == outcome(straight)
+
+
+def test_a_reward_of_ones_own_is_mended_where_it_stopped(
+        guardjax, config_file, tiny_model, tmp_path, capsys):
+    """It raises in its fourth step; that step is done again, by what the file says then."""
+    counting = """
+import numpy as np
+steps = []
+def mine(completions):
+    steps.append(1)
+    {broken}
+    return [float(sum(map(str.isalpha, text))) for text in completions]
+"""
+    for name in ("straight", "mended"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(counting.format(
+            broken="1 / (4 - len(steps))" if name == "mended" else ""))
+        words = ("train", "--config", config_file, "--out", tmp_path / name / "run",
+                 "stages.0.steps=2", f"stages.1.rl.reward={tmp_path / name / 'mine.py'}:mine",
+                 "stages.1.steps=8", "checkpoint.every_steps=100", "log.every_steps=3")
+        assert guardjax(*words) == (1 if name == "mended" else 0)
+    assert "reward 'mine': raised ZeroDivisionError" in capsys.readouterr().err
+    assert (tmp_path / "mended/run/checkpoints/5").is_dir()
+    (tmp_path / "mended/mine.py").write_text(counting.format(broken=""))
+    assert guardjax(*words) == 0
+    said = " ".join(capsys.readouterr().err.split())     # long paths wrap
+    assert "resumed at step 3" in said and "mine.py has changed since the last start" in said
+    assert len((tmp_path / "mended/run/rewards.jsonl").read_text().splitlines()) == 2
+    assert outcome(tmp_path / "mended/run") == outcome(tmp_path / "straight/run")
+    (tmp_path / "mended/mine.py").write_text("def mine(completions):\n    return completions\n")
+    assert guardjax(*words) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "trained already" in said and "choose another folder to train with it" in said
+
+
+def test_a_reward_that_is_the_same_for_all_is_said(
+        guardjax, config_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("guardjax.train.silence.SILENT_STEPS", 4)
+    (tmp_path / "mine.py").write_text("def mine(completions):\n    return [1.0] * len(completions)\n")
+    assert guardjax("train", "--config", config_file, "--out", tmp_path / "run",
+                    "stages.0.steps=2", "stages.1.steps=6",
+                    f"stages.1.rl.reward={tmp_path / 'mine.py'}:mine") == 0
+    said = capsys.readouterr().err
+    assert said.count("teaches nothing") == 1 and "in the last 4 steps" in said
 
 
 def test_adapters_lie_beside_the_model_and_make_it_of_the_base(

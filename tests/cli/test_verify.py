@@ -58,7 +58,7 @@ def test_weights_alone_are_verified_and_said_to_be_alone(guardjax, copy, capsys)
 
 
 @pytest.mark.parametrize(("file", "content", "message"), [
-    ("config.json", '{"model_type": "llama", "vision_config": {}}', "only 'qwen2_5_vl'"),
+    ("config.json", '{"model_type": "llama", "vision_config": {}}', "read is 'qwen2_5_vl' or"),
     ("model.safetensors", "cut", "is not a whole safetensors file"),
     ("preprocessor_config.json", '{"patch_size": 14}', "processor has patch_size 14"),
     ("tokenizer_config.json", "{", "tokenizer_config.json"),

@@ -1,8 +1,9 @@
 """Shapes and inputs on which the port is held against the reference. NumPy only.
 
-The shapes are the four releases made small, beside two of odd numbers. Head size, depth and widths
-are divided; what makes a release itself is kept: how many query heads share a key head, the order
-of window and full blocks, the shares of the rotary sections, patch and window sizes, tied or not.
+The shapes are releases made small, those of Qwen2.5-VL beside two of odd numbers. Head size, depth
+and widths are divided; what makes a release itself is kept: how many query heads share a key head,
+the order of window and full blocks, the shares of the rotary sections, patch and window sizes, tied
+or not.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from guardjax.models.config import ModelConfig
+from guardjax.models.config import ClipConfig, ModelConfig, TextConfig, VisionConfig
+from guardjax.models.releases import FAMILY_RELEASES, RELEASES
 from tests.models.reference_cases import TIED, UNTIED, Row
-from guardjax.models.releases import RELEASES
 
 VOCAB = 112
 WORDS = 100                 # ids below are words
@@ -29,27 +30,51 @@ def shrunk(size: str, blocks: int = 4, layers: int = 12) -> ModelConfig:
 
     The vision tower's depth is divided by `blocks` and the decoder's by `layers`.
     """
-    cfg = ModelConfig.from_hf(RELEASES[size])
-    text, vision = cfg.text, cfg.vision
+    cfg = ModelConfig.from_hf((RELEASES | FAMILY_RELEASES)[size])
+    text = _shrunk_text(cfg.text, layers)
+    tower = _shrunk_clip if isinstance(cfg.vision, ClipConfig) else _shrunk_tower
+    ids = {name: value for name, value in _IDS.items() if getattr(cfg, name) is not None}
+    return dataclasses.replace(
+        cfg, text=text, vision=tower(cfg.vision, blocks, text.hidden_size), **ids)
+
+
+def _shrunk_text(text: TextConfig, layers: int) -> TextConfig:
     groups = text.num_attention_heads // text.num_key_value_heads
     key_heads = max(1, text.num_key_value_heads // 4)
     width = key_heads * groups * text.head_dim // 8
-    small_text = dataclasses.replace(
+    return dataclasses.replace(
         text, vocab_size=VOCAB, hidden_size=width, num_attention_heads=key_heads * groups,
         num_key_value_heads=key_heads, num_hidden_layers=text.num_hidden_layers // layers,
         intermediate_size=text.intermediate_size * width // text.hidden_size,
         mrope_section=tuple(n // 8 for n in text.mrope_section),
         bos_token_id=None, eos_token_id=None)
-    small_vision = dataclasses.replace(
+
+
+def _shrunk_tower(vision: VisionConfig, blocks: int, width: int) -> VisionConfig:
+    return dataclasses.replace(
         vision, depth=vision.depth // blocks, hidden_size=vision.hidden_size // 16,
         intermediate_size=vision.intermediate_size // 16, num_heads=vision.num_heads // 4,
         out_hidden_size=width,
         fullatt_block_indexes=tuple(n // blocks for n in vision.fullatt_block_indexes))
-    return dataclasses.replace(cfg, text=small_text, vision=small_vision, **_IDS)
 
 
-SHAPES: dict[str, ModelConfig] = {
+def _shrunk_clip(vision: ClipConfig, blocks: int, width: int) -> ClipConfig:
+    """Pictures of 4 x 4 patches; as many blocks and pixels are left over as in the release."""
+    left, depth = vision.depth - vision.feature_blocks, vision.depth // blocks
+    return dataclasses.replace(
+        vision, depth=depth, feature_blocks=depth - left, hidden_size=vision.hidden_size // 16,
+        intermediate_size=vision.intermediate_size // 16, num_heads=vision.num_heads // 4,
+        out_hidden_size=width,
+        image_size=4 * vision.patch_size + vision.image_size % vision.patch_size)
+
+
+RELEASE_SHAPES: dict[str, ModelConfig] = {
     "odd, tied": TIED, "odd, untied": UNTIED, **{size: shrunk(size) for size in RELEASES}}
+FAMILY_SHAPES: dict[str, ModelConfig] = {
+    "Qwen2-VL 2B": shrunk("Qwen2-VL 2B", blocks=16, layers=14),
+    "LLaVA 1.5 7B": shrunk("LLaVA 1.5 7B", blocks=8, layers=16),
+    "LLaVA SigLIP 0.5B": shrunk("LLaVA SigLIP 0.5B", blocks=13)}
+SHAPES = RELEASE_SHAPES | FAMILY_SHAPES
 
 
 class Picture(NamedTuple):
@@ -77,18 +102,28 @@ KINDS: dict[str, tuple[Picture, ...]] = {
 }
 
 
+def kinds_of(cfg: ModelConfig) -> list[str]:
+    """The names of the rows that a model of this family can be asked."""
+    has_videos = cfg.video_token_id is not None
+    return [kind for kind, pictures in KINDS.items()
+            if has_videos or all(picture.seconds is None for picture in pictures)]
+
+
 def make_row(cfg: ModelConfig, kind: str) -> Row:
     """Words, then each picture between its marks, then words."""
     rng = np.random.default_rng(zlib.crc32(kind.encode()))
-    merge, side = cfg.vision.spatial_merge_size, cfg.vision.window_units
+    merge, side = cfg.vision.spatial_merge_size, max(2, cfg.vision.window_units)
     words = min(WORDS, cfg.image_token_id)
+    start, end = ([] if mark is None else [mark]
+                  for mark in (cfg.vision_start_token_id, cfg.vision_end_token_id))
     tokens, grids = list(rng.integers(0, words, 7)), []
     for picture in KINDS[kind]:
         units = (picture.frames, side + picture.rows, side + picture.columns)
+        if isinstance(cfg.vision, ClipConfig):
+            units = (1, side, side)     # the only size
         grids.append((units[0], units[1] * merge, units[2] * merge))
         mark = cfg.image_token_id if picture.seconds is None else cfg.video_token_id
-        tokens += [cfg.vision_start_token_id, *[mark] * math.prod(units),
-                   cfg.vision_end_token_id, *rng.integers(0, words, 3)]
+        tokens += [*start, *[mark] * math.prod(units), *end, *rng.integers(0, words, 3)]
     tokens += list(rng.integers(0, words, 4))
     count = sum(math.prod(grid) for grid in grids)
     patches = rng.standard_normal((count, cfg.vision.patch_dim)).astype(np.float32)
@@ -97,8 +132,8 @@ def make_row(cfg: ModelConfig, kind: str) -> Row:
 
 
 def make_rows(cfg: ModelConfig) -> list[Row]:
-    """One row of every kind."""
-    return [make_row(cfg, kind) for kind in KINDS]
+    """One row of every kind that the family knows."""
+    return [make_row(cfg, kind) for kind in kinds_of(cfg)]
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -131,8 +166,8 @@ MAX_TOKENS, END_ID = 12, 48
 
 # What of this is checked in every run of the tests, each a program of its own to compile; the
 # table of `experiments/parity` has all of it for all shapes.
-GRADIENT_SHAPES = ("odd, tied",)
-GREEDY_SHAPES = ("odd, untied",)
+GRADIENT_SHAPES = ("odd, tied", "Qwen2-VL 2B", "LLaVA 1.5 7B")
+GREEDY_SHAPES = ("odd, untied", "Qwen2-VL 2B", "LLaVA 1.5 7B")
 BF16_SHAPES = ("3B",)
 
 

@@ -39,11 +39,15 @@ def row_logits(params: dict, cfg: ModelConfig, rows: Sequence[Row]) -> list[np.n
 
 def gradient(params: dict, cfg: ModelConfig, rows: Sequence[Row], tokens: np.ndarray,
              length: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
-    """(loss, hub name -> gradient in the hub's shape) of `sft`'s loss on answers [B, G, T]."""
+    """(loss, hub name -> gradient in the hub's shape) of `sft`'s loss on answers [B, G, T].
+
+    Without the parameters whose gradient is exactly zero: the loss does not depend on them.
+    """
     loss, tree = _loss_and_gradient(params, cfg, make_prompts(cfg, rows), tokens, length)
     flat = flax.traverse_util.flatten_dict(tree)
-    return float(loss), {spec.name: to_hf_layout(spec, np.asarray(flat[spec.path]))
-                         for spec in tensor_table(cfg)}
+    leaves = {spec.name: to_hf_layout(spec, np.asarray(flat[spec.path]))
+              for spec in tensor_table(cfg)}
+    return float(loss), {name: leaf for name, leaf in leaves.items() if leaf.any()}
 
 
 def greedy(params: dict, cfg: ModelConfig, rows: Sequence[Row], max_tokens: int,

@@ -7,9 +7,9 @@ import zlib
 
 import numpy as np
 
-from guardjax.layout import (VisionLayout, feature_index, mrope_positions, pack_vision,
-                             vision_layout)
+from guardjax.layout import VisionLayout, feature_index, pack_vision, vision_layout
 from guardjax.models.config import ModelConfig, TextConfig, VisionConfig
+from guardjax.models.positions import prompt_positions
 from guardjax.types import Segment, VisionInputs
 
 VOCAB = 96
@@ -113,8 +113,5 @@ def layout_of(cfg: ModelConfig, row: Row) -> VisionLayout:
 
 
 def positions_of(cfg: ModelConfig, row: Row) -> tuple[np.ndarray, int]:
-    """(M-RoPE ids [T, 3], position of the next token)."""
-    return mrope_positions(
-        row.tokens, row.grids, image_token_id=cfg.image_token_id,
-        merge=cfg.vision.spatial_merge_size, video_token_id=cfg.video_token_id,
-        video_steps=[cfg.vision.tokens_per_second * seconds for seconds in row.seconds])
+    """(positions [T, 3], position of the next token)."""
+    return prompt_positions(cfg, row.tokens, row.grids, row.seconds)

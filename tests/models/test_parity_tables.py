@@ -18,11 +18,16 @@ GOOD = Result(shape="small", cfg=TIED, num_parameters=7, logits={"text": 1e-6, "
     ({"logits": {"text": math.nan}}, "small: logits of text are nan apart"),
     ({"gradient": 2e-4}, "small: gradient of a.b is 2.0e-04 apart"),
     ({"bf16": [(3e-2, 2e-2, 0, 0)]}, "small: bf16 is 1.50 times as far off as theirs"),
-    ({"ids_equal": False}, "small: M-RoPE ids differ"),
+    ({"ids_equal": False}, "small: positions differ"),
     ({"greedy_equal": False}, "small: greedy answers differ")])
 def test_a_missed_bar_is_named(changes, message):
     assert problems([GOOD]) == []
     assert problems([GOOD, dataclasses.replace(GOOD, **changes)]) == [message]
+
+
+def test_what_a_family_does_not_know_is_left_open():
+    text = render([GOOD, dataclasses.replace(GOOD, shape="other", logits={"text": 1e-6})], "now")
+    assert "| small | 1.0e-06 | 2.0e-06 |" in text and "| other | 1.0e-06 | – |" in text
 
 
 def test_tables_have_a_line_for_every_shape():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from guardjax.rewards.reward import RewardError, call_reward, from_trl, per_row
+from guardjax.rewards.reward import RewardError, call_reward, per_row
 
 
 def returning(value, applies=None):
@@ -92,49 +92,3 @@ def test_examples_and_completions_must_match(make):
 def test_nothing_to_score(make):
     value, applies = call_reward("mine", returning(np.zeros(0)), [], [])
     assert value.shape == applies.shape == (0,)
-
-
-class TestTrl:
-    def test_columns_and_none(self, make):
-        seen = {}
-
-        def length(prompts, completions, **columns):
-            seen.update(columns, prompts=prompts)
-            return [float(len(c)) if c else None for c in completions]
-
-        examples = [make(answer="<answer>safe</answer>"), make(label="safe")]
-        value, applies = call_reward("length", from_trl(length), examples, ["abc", ""])
-        np.testing.assert_array_equal(value, [3, 0])
-        np.testing.assert_array_equal(applies, [True, False])
-        assert seen["label"] == ["unsafe", "safe"] and seen["rule_ids"] == [("R2",), ()]
-        assert seen["solution"] == seen["answer"] == ["<answer>safe</answer>", ""]
-        assert "knives" in seen["prompts"][0] and "follow the policy" in seen["prompts"][0]
-
-    def test_only_named_columns_are_passed(self, make):
-        def exact(completions, solution):
-            return [float(a == b) for a, b in zip(completions, solution)]
-
-        value, _ = call_reward("exact", from_trl(exact), [make(answer="yes")], ["yes"])
-        assert value == [1.0]
-        assert from_trl(exact).__name__ == "exact"
-
-    @pytest.mark.parametrize(
-        "function, problem",
-        [
-            (lambda completions: [1.0], "wanted 2 values"),
-            (lambda completions: [1.0, float("nan")], "row 1: value nan"),
-            (lambda completions: 1.0, "raised TypeError"),
-            (lambda completions: None, "raised TypeError"),
-            (lambda completions: 1 / 0, "raised ZeroDivisionError"),
-        ],
-    )
-    def test_failures_are_named(self, make, function, problem):
-        with pytest.raises(RewardError, match=problem):
-            call_reward("theirs", from_trl(function), [make(), make()], ["a", "b"])
-
-    def test_async_is_refused(self, make):
-        async def slow(completions):
-            return [1.0]
-
-        with pytest.raises(RewardError, match="async"):
-            call_reward("slow", from_trl(slow), [make()], ["a"])

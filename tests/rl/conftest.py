@@ -51,6 +51,9 @@ def forward(params, segments, features, cache):
         put = lambda buffer, new, axis: jax.lax.dynamic_update_slice_in_dim(
             buffer, new, length, axis=axis
         )
+        if length.ndim:     # slots, each with a place of its own
+            rows = jnp.arange(length.shape[0])
+            put = lambda buffer, new, axis: buffer.at[rows, length].set(new[:, 0])
         keys, values = put(keys, k, -2), put(values, v, -2)
         mask = put(mask, segment.mask, -1)
         outputs.append(_attend(params, x, closed, (keys, values, mask[..., None, :])))
@@ -103,6 +106,21 @@ def open_buffer(cache, lead, max_tokens):
     return {"closed": cache["closed"], "open": (blank, blank, mask, jnp.int32(0))}
 
 
+def open_slots(cache, rows, max_tokens):
+    slots = open_buffer(cache, rows.shape, max_tokens)
+    keys, values, mask, _ = slots["open"]
+    slots = slots | {"open": (keys, values, mask, jnp.zeros(rows.shape, jnp.int32))}
+    return refill_slots(slots, cache, rows, jnp.ones(rows.shape, bool))
+
+
+def refill_slots(slots, cache, rows, fresh):
+    keys, values, mask, length = slots["open"]
+    return {
+        "closed": jax.tree.map(lambda x: x[rows], cache["closed"]),
+        "open": (keys, values, mask & ~fresh[:, None], jnp.where(fresh, 0, length)),
+    }
+
+
 def make_prompts(lengths=(5, 3, 6), width=None, seed=1, vision=False) -> PromptBatch:
     """Random prompts, padded on the right to `width`; the same words whatever the width."""
     width = max(lengths) if width is None else width
@@ -142,7 +160,7 @@ def quick_compilation():
 @pytest.fixture(scope="session")
 def toy() -> types.SimpleNamespace:
     return types.SimpleNamespace(
-        fns=ModelFns(encode, forward, unembed, open_buffer, head),
+        fns=ModelFns(encode, forward, unembed, open_buffer, head, open_slots, refill_slots),
         params=init_params(),
         init_params=init_params,
         make_prompts=make_prompts,

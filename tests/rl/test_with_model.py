@@ -99,8 +99,23 @@ def test_the_head_is_what_unembedding_multiplies_with(guard, tied):
     fns = bind(models, cfg)
     head = fns.head(params)
     assert head.weight.shape[head.vocab_axis] == cfg.text.vocab_size
+    for some in (hidden, hidden[:1, :1]):       # a single row goes another way
+        np.testing.assert_allclose(head.product(some, head.weight), fns.unembed(params, some),
+                                   rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_of_the_head_is_in_both(guard):
+    cfg, _, params = guard
+    cfg = dataclasses.replace(cfg, tie_word_embeddings=False)
+    rng = np.random.default_rng(1)
+    width, words = cfg.text.hidden_size, cfg.text.vocab_size
+    leaves = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in (
+        ("kernel", (width, words)), ("lora_a", (width, 3)), ("lora_b", (3, words)))}
+    hidden = rng.normal(size=(2, 5, width)).astype(np.float32)
+    fns, params = bind(models, cfg), params | {"lm_head": leaves}
+    head = fns.head(params)
     np.testing.assert_allclose(head.product(hidden, head.weight), fns.unembed(params, hidden),
-                               rtol=1e-5, atol=1e-5)
+                               rtol=1e-5, atol=1e-4)
 
 
 def test_sampled_equals_recomputed_equals_repeated(guard, prompts, transform, rollout):

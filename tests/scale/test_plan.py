@@ -26,8 +26,8 @@ def workload(kind, mesh, rules, **changes):
     cfg = dataclasses.replace(
         tiny_config(512, dtype="bfloat16"), scan_layers=True, remat="full")
     rl = RLConfig(group_size=4, max_tokens=8) if kind == "grpo" else RLConfig()
-    stage = StageConfig(kind=kind, steps=10, freeze=("visual",),
-                        **{"batch": 4, "rl": rl} | changes)
+    stage = StageConfig(
+        kind=kind, steps=10, **{"batch": 4, "rl": rl, "freeze": ("visual",)} | changes)
     run = RunConfig(name="aot", stages=(stage,), mesh=rules)
     return Workload(run, stage, cfg, LENGTHS, mesh)
 
@@ -56,7 +56,7 @@ def test_a_rollout_used_twice_has_a_score():
 
 def test_a_stage_that_cannot_be_described_is_refused():
     with pytest.raises(ValueError, match="kind 'sight'; programs of sft, grpo"):
-        one_device("sight")
+        one_device("sight", freeze=())
 
 
 @needs_libtpu

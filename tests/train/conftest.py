@@ -67,12 +67,25 @@ def toy_step(num_steps: int) -> Any:
     return tx, make_train_step(toy_loss, tx, schedule=make_schedule(config, num_steps))
 
 
+@dataclasses.dataclass(frozen=True)
+class ToyShown:
+    step: int
+
+    def table(self) -> list[SampleRow]:
+        return [SampleRow("No [red]knives[/red]\x1b[2J.", "none seen", "safe",
+                          {"correct": 1.0, "step": float(self.step)})]
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"prompt": prompt, "mean": self.step / 3} for prompt in range(2)]
+
+
 @dataclasses.dataclass
 class ToyStage:
     """`on_step(step)` runs before every step; `spoil(step)` makes a batch of NaN."""
 
     name: str = "toy"
     num_steps: int = 6
+    updates: int = 1
     on_step: Callable[[int], None] = lambda step: None
     spoil: Callable[[int], bool] = lambda step: False
     repeats: int | None = None
@@ -98,11 +111,7 @@ class ToyStage:
         extra = {"seen": bundle.extra["seen"] + 4}
         metrics = dict(metrics) | {"seen": (extra["seen"], 1)}
 
-        def rows() -> list[SampleRow]:
-            return [SampleRow("No [red]knives[/red]\x1b[2J.", "none seen", "safe",
-                              {"correct": 1.0, "step": float(step)})]
-
-        return bundle.replace(state=state, extra=extra), metrics, rows
+        return bundle.replace(state=state, extra=extra), metrics, ToyShown(step)
 
     def finish(self, bundle: Bundle) -> Bundle:
         return bundle.finished()
@@ -119,17 +128,20 @@ class Toy:
     output: str = ""
 
     def run(self, stages: list[ToyStage], *, every: int = 2, keep: int = 2, log_every: int = 1,
-            max_bad: int = 3, folder: pathlib.Path | None = None) -> Bundle:
+            max_bad: int = 3, folder: pathlib.Path | None = None,
+            start: list[Bundle] | None = None) -> Bundle:
         folder = folder or self.folder
         out = io.StringIO()
         console = RunConsole(log_every, rich.console.Console(file=out, width=120))
         try:
             with Checkpointer(folder, CheckpointConfig(every_steps=every, keep=keep)) as saver:
                 return run_stages(
-                    stages, Bundle(frozen=toy_params()), checkpointer=saver,
+                    stages, start.pop() if start else Bundle(frozen=toy_params()),
+                    checkpointer=saver,
                     writer=MetricWriter(folder), console=console,
                     guard=NonFiniteGuard(max_bad, saver.dump),
-                    log=LogConfig(every_steps=log_every, table_every_steps=3))
+                    log=LogConfig(every_steps=log_every, table_every_steps=3,
+                                  groups_every_steps=2))
         finally:
             self.output = out.getvalue()
 

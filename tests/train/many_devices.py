@@ -90,7 +90,7 @@ def run(kind: str, config: MeshConfig) -> dict[str, Any]:
 class ByPlace:
     """Rewards an answer by its place in the group: a model that knows nothing ends no answer."""
 
-    def score(self, examples: Any, texts: Any) -> Any:
+    def score(self, examples: Any, texts: Any, seconds: float = 0.0) -> Any:
         """See `guardjax.rewards.compose.Composition`."""
         return Scores(np.arange(len(texts)) % GROUP / GROUP, np.ones(len(texts), bool), {})
 

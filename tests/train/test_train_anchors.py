@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from guardjax.rewards import COMPOSITIONS, Composition, Part, per_row
 from guardjax.train.config import ConfigError, resolve
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.state import Bundle
@@ -46,19 +47,40 @@ def begin(small_guard, quick_compilation):
 
 
 def step(stage, bundle):
-    bundle, metrics, rows = stage.step(bundle, next(bundle.data_iterator))
-    return bundle, {k: (float(a), float(n)) for k, (a, n) in metrics.items()}, rows
+    bundle, metrics, shown = stage.step(bundle, next(bundle.data_iterator))
+    return bundle, {k: (float(a), float(n)) for k, (a, n) in metrics.items()}, shown
 
 
 def test_at_the_reference_there_is_nothing_to_hold(begin):
     stage, bundle = begin(5.0)
     before = jax.device_get(bundle.state.params)
-    bundle, metrics, rows = step(stage, bundle)
+    bundle, metrics, shown = step(stage, bundle)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(bundle.state.params), before)
     assert metrics["grpo/anchor_kl"] == (0.0, metrics["rollout/tokens"][0])
     assert metrics["grpo/zero_variance"] == metrics["rollout/right"] == (0.0, 0.0)
     assert metrics["reward/total"] == (0.0, 0.0)
-    assert "gold: unsafe" in rows()[1].verdict and rows()[1].reward == {}
+    assert "gold: unsafe" in shown.table()[1].verdict and shown.table()[1].reward == {}
+
+
+def test_a_reward_with_an_opinion_on_everything_is_not_asked_of_captions(begin, monkeypatch):
+    """As functions in TRL's convention often are: no None, whatever the prompt."""
+    longer = per_row(lambda example, completion: float(len(completion)))
+    monkeypatch.setitem(COMPOSITIONS, "gated", Composition((Part("longer", longer),)))
+    stage, bundle = begin(5.0)
+    _, metrics, _ = step(stage, bundle)
+    assert metrics["grpo/anchor_kl"] == (0.0, metrics["rollout/tokens"][0])
+    assert metrics["reward/total"] == metrics["reward/longer"] == (0.0, 0.0)
+    stage, bundle = begin(5.0, anchors=())
+    _, metrics, _ = step(stage, bundle)
+    assert metrics["grpo/anchor_kl"] == (0.0, 0.0) and metrics["reward/longer"][1] > 0
+
+
+def test_a_reward_that_never_applies_makes_no_anchor(begin, monkeypatch):
+    silent = per_row(lambda example, completion: None)
+    monkeypatch.setitem(COMPOSITIONS, "gated", Composition((Part("silent", silent),)))
+    stage, bundle = begin(5.0, anchors=())
+    _, metrics, _ = step(stage, bundle)
+    assert metrics["grpo/anchor_kl"] == (0.0, 0.0) and metrics["grpo/zero_variance"] == (0.0, 0.0)
 
 
 def test_what_moved_away_is_drawn_back(begin):
@@ -93,7 +115,7 @@ def test_labelled_prompts_do_not_feel_the_weight_of_anchors(begin):
     ({"kind": "grpo", "data": {"caption": 1.0}, "rl": {"anchor_coef": 1.0}},
      r"data has no labelled prompts \(judge, read\): nothing is rewarded"),
     ({"kind": "sft", "rl": {"anchor_coef": 1.0}},
-     r"rl\.anchor_coef=1\.0 is for kind 'grpo', and this is 'sft': set it to 0"),
+     r"rl\.anchor_coef=1\.0 is not for kind 'sft', which does not read it"),
     ({"kind": "grpo", "rl": {"anchor_coef": -1.0}}, r"anchor_coef must be >= 0, got -1\.0"),
     ({"kind": "grpo", "data": {"judge": 0.8, "caption": 0.2},
       "rl": {"anchor_coef": 1.0, "dynamic_sampling": True}},

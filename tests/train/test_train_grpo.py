@@ -79,13 +79,13 @@ def test_a_step_draws_until_its_prompts_are_mixed_and_keeps_what_it_sampled(
     monkeypatch.setattr(dynamic, "gather_update", noted)
     bundle = start(lambda index, row: row < 2)
     for _ in range(2):
-        bundle, metrics, rows = stage.step(bundle, next(bundle.data_iterator))
+        bundle, metrics, shown = stage.step(bundle, next(bundle.data_iterator))
         assert metrics["dynamic/rounds"] == (2.0, 1.0)
         assert metrics["dynamic/drawn"] == (8.0, 1.0) and metrics["dynamic/kept"] == (4.0, 8.0)
         assert float(metrics["grpo/zero_variance"][0]) == 0.0
         assert metrics["reward/total"] == (8.0 * GROUP / 2, 8.0 * GROUP)    # of all prompts drawn
         assert metrics["rollout/logp_gap"][0] / metrics["rollout/logp_gap"][1] < 2e-5
-        assert len(rows()) == 4
+        assert len(shown.table()) == 4
     for drawn, arrays in updates:
         assert (np.ptp(arrays["rewards"], axis=1) == 1.0).all()
         assert arrays["tokens"].shape == (4, GROUP, 3) and len(drawn) == 2
@@ -171,6 +171,6 @@ def test_data_that_may_not_last_is_refused(small_guard, stage):
 
 
 def test_other_stages_refuse_it():
-    with pytest.raises(ConfigError, match="dynamic_sampling is for kind 'grpo', .* is 'sft'"):
+    with pytest.raises(ConfigError, match="dynamic_sampling=True is not for kind 'sft'"):
         resolve({"name": "run", "stages": [
             {"kind": "sft", "steps": 1, "rl": {"dynamic_sampling": True}}]})

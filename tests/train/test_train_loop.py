@@ -1,7 +1,9 @@
 """The loop: exact resume, clean stops, giving up in time."""
 
+import gc
 import os
 import signal
+import weakref
 
 import jax
 import numpy as np
@@ -32,12 +34,12 @@ def stages(toy, **second):
 
 def outcome(folder, bundle):
     return (read_metrics(folder / "metrics.jsonl"), read_metrics(folder / "samples.jsonl"),
-            jax.device_get(bundle.params))
+            read_metrics(folder / "groups.jsonl"), jax.device_get(bundle.params))
 
 
 def assert_same(one, other):
-    assert one[:2] == other[:2]
-    jax.tree.map(np.testing.assert_array_equal, one[2], other[2])
+    assert one[:3] == other[:3]
+    jax.tree.map(np.testing.assert_array_equal, one[3], other[3])
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,15 @@ def straight(toy_of, tmp_path_factory):
 
 
 def test_a_run_logs_every_window_and_trains_the_thawed_part(straight):
-    metrics, samples, params = straight
+    metrics, samples, groups, params = straight
     assert [(line["stage"], line["step"]) for line in metrics] == [
         ("one", 2), ("one", 3), ("two", 5), ("two", 7), ("two", 9)]
     assert all(np.isfinite(line["loss"]) for line in metrics)
     assert [row["step"] for row in samples] == [3, 6, 9]
+    # Every second step of a stage and its last one, two groups each.
+    assert [(line["stage"], line["step"]) for line in groups] == [
+        (stage, step) for stage, steps in (("one", (2, 3)), ("two", (5, 7, 9)))
+        for step in steps for _ in range(2)]
     np.testing.assert_array_equal(params["visual"]["kernel"], np.eye(4))
     assert np.abs(params["model"]["kernel"]).max() > 0
 
@@ -124,7 +130,7 @@ def test_a_signal_saves_and_leaves(toy, tmp_path, straight, signum):
 def test_a_run_without_finite_numbers_gives_up_with_its_state_kept(toy, tmp_path, every, step):
     """One step late, so as not to wait for the device; at once where a save waits anyway."""
     stage = toy.stage(num_steps=20, spoil=lambda step: step >= 3)
-    with pytest.raises(NonFiniteError, match=f"'toy', step {step}: the last 3 steps") as error:
+    with pytest.raises(NonFiniteError, match=f"'toy', step {step}: the last 3 updates") as error:
         toy.run([stage], every=every, max_bad=3, log_every=100)
     like = stage.init(Bundle(frozen=toy.params())).state
     kept = ocp.load(error.value.saved_at, jax.tree.map(
@@ -132,6 +138,29 @@ def test_a_run_without_finite_numbers_gives_up_with_its_state_kept(toy, tmp_path
     assert np.isfinite(kept.params["model"]["kernel"]).all()
     assert kept.skipped >= 3 and kept.updates == 3
     assert error.value.count == 3 and error.value.saved_at.is_relative_to(tmp_path)
+
+
+def test_the_limit_counts_steps_of_several_updates(toy):
+    """One bad rollout of four updates is one bad step."""
+    stage = toy.stage(num_steps=8, updates=4, spoil=lambda step: step < 4)
+    toy.run([stage], max_bad=2)
+    with pytest.raises(NonFiniteError, match="the last 8 updates"):
+        toy.run([toy.stage(name="worse", num_steps=12, updates=4, spoil=lambda step: step < 9)],
+                max_bad=2, every=100, folder=toy.folder / "worse")
+
+
+def test_the_parameters_at_the_start_are_not_kept(toy):
+    """A reference of their own to whole parameters would double what a big model takes."""
+    start = [Bundle(frozen=toy.params())]
+    trained = weakref.ref(jax.tree.leaves(start[0].frozen["model"])[0])
+    alive = []
+
+    def look(step):
+        gc.collect()
+        alive.append(trained() is not None)
+
+    toy.run([toy.stage(num_steps=3, on_step=look)], start=start)
+    assert alive[-1] is False
 
 
 def test_a_few_bad_steps_are_skipped_and_counted(toy, tmp_path):

@@ -26,6 +26,17 @@ def test_means_are_of_sums_and_counts(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl", with_time=True)[0]["time/seconds"] == 0.5
 
 
+def test_maxima_are_not_added(tmp_path):
+    """Nor over nothing, nor over a checkpoint."""
+    writer = MetricWriter(tmp_path)
+    for value, count in ((0.5, 1.0), (2.0, 1.0), (0.0, 0.0)):
+        writer.add({"gap_max": (jnp.float32(value), jnp.float32(count)), "empty_max": (0.0, 0.0)})
+    writer.restore(json.loads(json.dumps(writer.state())))
+    writer.add({"gap_max": (1.0, 1.0)})
+    means = writer.write(1, "grpo")
+    assert means["gap_max"] == 2.0 and math.isnan(means["empty_max"])
+
+
 def test_a_restored_writer_goes_on_where_the_checkpoint_was(tmp_path):
     writer = MetricWriter(tmp_path)
     writer.add({"loss": (1.0, 1.0)})

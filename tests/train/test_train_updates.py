@@ -74,6 +74,8 @@ def test_every_part_of_a_step_together(run):
         assert ratio != 1.0 and abs(ratio - 1) < 0.2, "the first of four is on the policy"
         gap = step["rollout/logp_gap"][0] / step["rollout/logp_gap"][1]
         assert gap < 2e-5, "between sampler and old, not new, log-probabilities"
+        largest, any_token = step["rollout/logp_gap_max"]
+        assert any_token == 1.0 and gap <= largest < 2e-5, "the largest of all parts, not their sum"
         weight = step["grpo/correction"][0] / step["grpo/correction"][1]
         assert weight == pytest.approx(1.0, abs=1e-4)           # the sampler is the trainer
         assert -1 <= step["reward/overlong"][0] / step["reward/overlong"][1] <= 0
@@ -90,6 +92,7 @@ def test_micro_batches_of_whole_groups_leave_the_update_as_it_is(run):
     assert step.keys() == want.keys()
     gap, tokens = step.pop("rollout/logp_gap")
     assert gap / tokens < 2e-5, "rounding itself: what log-probabilities may differ by"
+    assert step.pop("rollout/logp_gap_max")[0] < 2e-5
     for name in step:
         assert step[name] == pytest.approx(want[name], rel=1e-5, abs=1e-6), name
 
@@ -119,7 +122,9 @@ def test_gradients_of_parts_add_up_to_that_of_the_whole():
     def loss(params, frozen, batch, key):
         error = jnp.where(batch["mask"], jnp.tanh(batch["x"] @ params["w"]) ** 2, 0)
         count = batch["mask"].sum()
-        return error.sum(), count, {"rows": (count, jnp.float32(len(batch["mask"])))}
+        largest = (jnp.where(batch["mask"], batch["x"][:, 0] ** 2, 0).max(), batch["mask"].any())
+        return error.sum(), count, {
+            "rows": (count, jnp.float32(len(batch["mask"]))), "largest_max": largest}
 
     def step(num):
         state = init_state(params, optax.sgd(0.5), jax.random.key(0))
@@ -128,6 +133,7 @@ def test_gradients_of_parts_add_up_to_that_of_the_whole():
     (whole, want), (parts, found) = jax.device_get((step(1), step(3)))
     np.testing.assert_allclose(parts.params["w"], whole.params["w"], rtol=1e-6)
     assert found.keys() == want.keys() and found["rows"] == (4.0, 6.0)
+    assert found["largest_max"] == (np.max(batch["x"][batch["mask"], 0] ** 2), 1.0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, want)
 
 

@@ -1,9 +1,10 @@
 """Dynamic sampling (DAPO, arXiv 2503.14476): an update of prompts whose answers disagree.
 
-A prompt whose G rewards are all equal gives no gradient. Further batches are drawn from the
-stage's data until enough prompts have mixed rewards; what was sampled once is kept, never sampled
-again. The draws advance the data iterator, whose position is part of every checkpoint, so a
-resumed run draws the same batches.
+A prompt whose G rewards, with the penalty for long answers, are all equal gives no gradient (DAPO
+asks whether all are right or all wrong, which is another thing only where a length is punished).
+Further batches are drawn from the stage's data until enough prompts have mixed rewards; what was
+sampled once is kept, never sampled again. The draws advance the data iterator, whose position is
+part of every checkpoint, so a resumed run draws the same batches.
 """
 
 from __future__ import annotations

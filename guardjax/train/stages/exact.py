@@ -16,6 +16,7 @@ import numpy as np
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.policies import Label, format_verdict
 from guardjax.rewards.named import reward_by_name
+from guardjax.rewards.pair_reward import pair_reward
 from guardjax.rl.exact import expected_reward_of_answers
 from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
@@ -33,6 +34,11 @@ class ExactStage(TrainedStage):
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         super().__init__(config, source, seed, placement=model.placement)
         self._model, self._reward = model, reward_by_name(config.rl.reward)
+        if any(part.reward is pair_reward for part in self._reward.parts):
+            raise ValueError(
+                f"rl.reward={config.rl.reward!r} rewards an answer by how often the counterpart's "
+                "answers are right, and listed answers say nothing of that; choose 'gated'")
+        self._seconds = config.rl.reward_seconds
         transform = model.transform(config.rl.temperature)
 
         def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
@@ -57,7 +63,8 @@ class ExactStage(TrainedStage):
         texts = [[*group, *[""] * (width - len(group))] for group in texts]
         flat = [(example, text) for example, group in zip(batch.examples, texts, strict=True)
                 for text in group]
-        scores = self._reward.score([e for e, _ in flat], [t for _, t in flat])
+        scores = self._reward.score([e for e, _ in flat], [t for _, t in flat],
+                                    seconds=self._seconds)
         tokens, length = self._model.batcher.answers(texts)
         arrays = {
             "prompts": batch.prompts, "tokens": tokens, "length": length,

@@ -6,6 +6,10 @@ passes of `minibatches` updates) they are computed once, before the first. With 
 pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
 on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
 
+Sampling among the likelier tokens only (`rl.top_k`, `rl.top_p`, `rl.min_p`) is off-policy: the loss
+stays one on the whole distribution, and each token is weighed by what the model gives it over what
+the sampler did, which is the mass that was kept. The config refuses it without `rl.correction`.
+
 Prompts without a label (captions, questions) may be mixed in as anchors: their answers are sampled
 like the others, earn nothing, and are held to the reference by a k3 penalty of its own weight, so
 that what no reward looks at is not forgotten. The idea is that of PPO-ptx (arXiv 2203.02155), with
@@ -15,6 +19,7 @@ a penalty in the place of its language loss; this form is our instantiation.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,10 +34,12 @@ from guardjax.rl.overlong import overlong_penalty
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
-from guardjax.train.console import SampleRow
+from guardjax.train.metrics import join_pairs
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
+from guardjax.train.stages.groups import SampledStep
 from guardjax.train.stages.grpo_loss import GroupLoss
+from guardjax.train.stages.logp_gap import LogpGapGuard
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.trained import Program, TrainedStage
@@ -42,15 +49,15 @@ from guardjax.train.state import Bundle
 class GRPOStage(TrainedStage):
     """Group-relative policy optimisation over judged prompts."""
 
-    with_reference = True
-
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         if config.rl.dynamic_sampling:
             dynamic.check_source(config, len(source))
         super().__init__(config, source, seed, updates=config.rl.updates,
                          placement=model.placement)
         self._rl, self._model = config.rl, model
+        self.with_reference = config.rl.kl_coef > 0 or config.rl.anchor_coef > 0
         self._reward = reward_by_name(config.rl.reward)
+        self._gap = LogpGapGuard(config.name, config.rl.logp_gap_limit, model.cfg.dtype)
         self._rollout = CountedJit(
             _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
         objective = GroupLoss(config, model, self.recipe)
@@ -62,9 +69,7 @@ class GRPOStage(TrainedStage):
             self._score = CountedJit(objective.score, f"{config.name}/score")
             self.jits.append(self._score)
 
-    def step(
-        self, bundle: Bundle, batch: Batch
-    ) -> tuple[Bundle, Any, Callable[[], Sequence[SampleRow]]]:
+    def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, SampledStep]:
         """One rollout, or several with dynamic sampling, and its updates.
 
         Rewards are logged over all prompts drawn, not over those that were chosen for their
@@ -75,7 +80,8 @@ class GRPOStage(TrainedStage):
 
         if self._rl.dynamic_sampling:
             drawn = dynamic.draw_rounds(
-                roll, batch, bundle.data_iterator, self._rl.dynamic_rounds)
+                lambda batch, first: dataclasses.replace(roll(batch, first), features=None),
+                batch, bundle.data_iterator, self._rl.dynamic_rounds)
             arrays = dynamic.gather_update(drawn, self._model.batcher)
             logged = dynamic.round_metrics(drawn)
         else:
@@ -84,8 +90,11 @@ class GRPOStage(TrainedStage):
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
         state, metrics = self._update_all(bundle.state, _frozen(bundle), self._spread(arrays))
-        metrics = dict(metrics) | logged | _sum_pairs([rollout.metrics() for rollout in drawn])
-        return bundle.replace(state=state), metrics, drawn[0].table
+        step = bundle.clock.step + 1
+        self._gap.observe(step, metrics, last=step == self.num_steps)
+        metrics = dict(metrics) | logged | _join_all([rollout.metrics() for rollout in drawn])
+        shown = SampledStep(drawn, self._model.batcher.tokenizer)
+        return bundle.replace(state=state), metrics, shown
 
     def programs(self, bundle: Bundle, batch: Batch) -> tuple[Program, ...]:
         """What a step runs, of the first batch drawn: rollout, score (if any), update.
@@ -100,8 +109,10 @@ class GRPOStage(TrainedStage):
         lead = samples.length.shape
         arrays = place({
             "tokens": samples.tokens, "length": samples.length, "ended": samples.ended,
-            "sampled_logp": samples.logp, "rewards": jax.ShapeDtypeStruct(lead, jnp.float32),
-            "valid": jax.ShapeDtypeStruct(lead, bool)})
+            "sampled_logp": samples.logp, "model_logp": samples.model_logp,
+            "rewards": jax.ShapeDtypeStruct(lead, jnp.float32),
+            "valid": jax.ShapeDtypeStruct(lead, bool),
+            "anchor": jax.ShapeDtypeStruct(lead[:1], bool)})
         arrays |= {"prompts": batch.prompts, "features": features}
         if self._rl.dynamic_sampling:
             arrays["features"] = None
@@ -126,7 +137,7 @@ class GRPOStage(TrainedStage):
                     lambda leaf, k=k: leaf[k::self._rl.minibatches], arrays)
                 state, found = self._step(state, frozen, self._spread(part))
                 metrics.append(found)
-        return state, _sum_pairs(metrics)
+        return state, _join_all(metrics)
 
     def _roll(self, bundle: Bundle, batch: Batch, first: int) -> Rollout:
         """Samples and rewards; `first` prompts were drawn before in this step.
@@ -137,14 +148,16 @@ class GRPOStage(TrainedStage):
         samples, features = self._rollout(*self._rollout_args(bundle, prompts, first))
         samples = jax.device_get(samples)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
-        scores = self._reward.score(per_answer(batch.examples, self._rl.group_size), texts)
+        examples = per_answer(batch.examples, self._rl.group_size)
+        scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+        # A function of somebody's own may have an opinion on a caption, too.
+        scores = scores.only(np.array([bool(example.label) for example in examples]))
         shaping = None
         if self._rl.overlong == "shape":
             shaping = overlong_penalty(
                 samples.length, max_tokens=self._rl.max_tokens,
                 buffer=max(1, round(self._rl.overlong_buffer * self._rl.max_tokens)))
         return Rollout(batch.examples, features, samples, texts, scores, shaping)
-
 
     def _rollout_args(self, bundle: Bundle, batch: Batch, first: int) -> tuple[Any, ...]:
         return (bundle.state.params, bundle.frozen, batch.prompts, bundle.state.key,
@@ -157,7 +170,10 @@ def _frozen(bundle: Bundle) -> dict[str, Any]:
 
 def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
     tokenizer, rl = model.batcher.tokenizer, config.rl
-    sampling = SamplingParams(rl.group_size, rl.max_tokens, tokenizer.end_id, tokenizer.pad_id)
+    sampling = SamplingParams(
+        rl.group_size, rl.max_tokens, tokenizer.end_id, tokenizer.pad_id,
+        truncation=rl.truncation, slots=rl.slots,
+        stop=tuple(tuple(tokenizer.untrusted(text)) for text in rl.stop))
     transform = model.transform(rl.temperature)
 
     def rollout(
@@ -176,9 +192,9 @@ def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Cal
     return rollout
 
 
-def _sum_pairs(
+def _join_all(
     metrics: Sequence[dict[str, tuple[float, float]]]
 ) -> dict[str, tuple[float, float]]:
-    """Adds (sum, count) of several batches, name by name."""
-    return {name: tuple(sum(part) for part in zip(*(each[name] for each in metrics)))
-            for name in metrics[0]}
+    """Joins (sum, count) of several batches, name by name."""
+    return {name: functools.reduce(functools.partial(join_pairs, name),
+                                   (each[name] for each in metrics)) for name in metrics[0]}

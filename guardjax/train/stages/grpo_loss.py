@@ -16,8 +16,10 @@ from guardjax.rl.losses import LossParams, policy_loss
 from guardjax.rl.model_fns import encode_vision
 from guardjax.rl.ratios import truncated_weights
 from guardjax.train.config import StageConfig
+from guardjax.train.metrics import MAX_SUFFIX
 from guardjax.train.parts import join_parts, split_parts
 from guardjax.train.recipe import Recipe
+from guardjax.train.stages.logp_gap import GAP
 from guardjax.train.stages.model import StageModel
 from guardjax.types import Array
 
@@ -56,7 +58,8 @@ class GroupLoss:
         judged = batch["valid"].any(axis=1)
         flat = zero_variance(batch["rewards"], batch["valid"]) & judged
         mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
-        gap = jnp.abs(before - batch["sampled_logp"]).sum()
+        # Against the model's own, as truncation is no fault of the sampler's arithmetic.
+        gap = jnp.where(mask, jnp.abs(before - batch["model_logp"]), 0)
         counted, weights = mask & judged[:, None, None], None
         if rl.overlong == "filter":
             counted = counted & batch["ended"][..., None]
@@ -67,13 +70,14 @@ class GroupLoss:
             logp, old_logp, ref_logp, advantages, counted, self._params, entropy, weights)
         metrics = {f"grpo/{name}": pair for name, pair in sums.metrics().items()}
         metrics["grpo/zero_variance"] = (flat.sum(), judged.sum())
-        metrics["rollout/logp_gap"] = (gap, mask.sum())
+        metrics[GAP] = (gap.sum(), mask.sum())
+        metrics[GAP + MAX_SUFFIX] = (gap.max(), mask.any())
         if weights is not None:
             metrics["grpo/correction"] = (jnp.where(counted, weights, 0).sum(), counted.sum())
         if rl.anchor_coef > 0:
             # Nothing rewards these answers: all that is asked is that they stay the reference's.
             anchors = policy_loss(logp, old_logp, ref_logp, advantages,
-                                  mask & ~judged[:, None, None], self._anchor_params)
+                                  mask & batch["anchor"][:, None, None], self._anchor_params)
             metrics["grpo/anchor_kl"] = (anchors.kl, anchors.tokens)
             sums = sums + anchors
         return sums.loss, sums.count, metrics

@@ -37,9 +37,15 @@ class Rollout:
             rewards = rewards + self.shaping.astype(np.float32)
         return {
             "tokens": self.samples.tokens, "length": self.samples.length,
-            "ended": self.samples.ended, "sampled_logp": self.samples.logp, "rewards": rewards,
-            "valid": self.scores.applies.reshape(lead),
+            "ended": self.samples.ended, "sampled_logp": self.samples.logp,
+            "model_logp": self.samples.model_logp, "rewards": rewards,
+            "valid": self.scores.applies.reshape(lead), "anchor": self.anchor,
         }
+
+    @property
+    def anchor(self) -> np.ndarray:
+        """[B] bool, True where a prompt has no label: its answers are held to the reference."""
+        return np.array([not example.label for example in self.examples])
 
     @functools.cached_property
     def flat(self) -> np.ndarray:
@@ -58,11 +64,15 @@ class Rollout:
             applies = self.scores.applies
             shaping["reward/overlong"] = (
                 float(self.shaping.reshape(-1)[applies].sum()), float(applies.sum()))
+        # What the model gives to the tokens that could be sampled at all, 1 without truncation.
+        kept = np.exp(self.samples.model_logp - self.samples.logp)
+        sampled = np.arange(kept.shape[-1]) < self.samples.length[..., None]
         return {f"reward/{name}": pair for name, pair in self.scores.sums().items()} | shaping | {
             "rollout/right": (float(right), num),
             "rollout/unsafe": (float(sum(v.outcome == "unsafe" for v in verdicts)), num),
             "rollout/invalid": (float(sum(v.problem is not None for v in verdicts)), num),
             "rollout/truncated": (float((~self.samples.ended).sum()), float(len(self.texts))),
+            "rollout/kept_mass": (float(kept[sampled].sum()), float(sampled.sum())),
             "rollout/tokens": (float(self.samples.length.sum()), float(len(self.texts))),
         }
 

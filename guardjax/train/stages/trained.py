@@ -36,7 +36,7 @@ class TrainedStage:
         `updates` are taken each step; warm-up and schedule count updates. With a `placement`,
         `init` and `step` are to be called under `jax.set_mesh` of its mesh.
         """
-        self.name, self.num_steps = config.name, config.steps
+        self.name, self.num_steps, self.updates = config.name, config.steps, updates
         self.recipe = make_recipe(config.freeze if freeze is None else freeze, config.lora)
         self.keep_adapters: Callable[[Params], None] = lambda adapters: None
         self._optim, self._source, self._seed = config.optim, source, seed

@@ -1,0 +1,1 @@
+"""What `benchmarks/forward.py` is made of."""

@@ -1,0 +1,136 @@
+"""The measurements of `benchmarks/forward.py`, in the order in which they are printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from forward_parts import counts
+from forward_parts.cases import Model, hundred_million, make_rows, tiny
+from forward_parts.clock import Seconds, Timed, best, interleaved, products, reads
+from forward_parts.ours import Ours
+
+MAKE = {"tiny": tiny, "100m": hundred_million}
+PREFILL_BAR = 0.9       # times as fast as the peer
+CEILING_BAR = 0.6       # of what memory can do
+# Beside its products a step has norms, softmax, rotary embedding and sampling. Beside weights, keys
+# and values its bytes are activations, which every fusion reads and writes anew: few for one row.
+FLOPS_BAR, BYTES_BAR, COPIES_BAR = 1.1, 1.2, 0.01
+
+
+class Bar(NamedTuple):
+    """The least or the most that is good."""
+
+    sign: str       # ">=" or "<="
+    limit: float
+
+    def holds(self, value: float) -> bool:
+        return value >= self.limit if self.sign == ">=" else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.sign}{self.limit}"
+
+
+Measurement = tuple[str, float, str, Bar | None]
+
+
+def measurements(names: Sequence[str], batches: Sequence[int],
+                 repeats: int) -> Iterator[Measurement]:
+    """(name, value, unit, bar) of each."""
+    beside = importlib.util.find_spec("torch") is not None
+    if not beside:
+        print("forward: torch is not installed (extra `parity`): nothing to compare with, only our "
+              "own numbers", flush=True)
+    for name in names:
+        model = MAKE[name]()
+        peer = None
+        if beside:
+            from forward_parts.peer import Peer
+            peer = Peer(model)
+        for batch in batches:
+            yield from _of_batch(model, peer, batch, repeats)
+
+
+def _of_batch(model: Model, peer: Any, batch: int, repeats: int) -> Iterator[Measurement]:
+    rows, end = make_rows(model, batch), f"{model.name}_b{batch}"
+    ours = Ours(model, rows)
+    tokens = ours.decode()
+    yield from _counted(model, ours, batch, end)
+
+    things = {"prefill": Timed(lambda _: ours.prefill()), "decode": Timed(lambda _: ours.decode())}
+    if peer is not None:
+        theirs, kinds, answers = _fastest(peer, rows)
+        things |= {f"peer_{name}": thing for name, thing in theirs.items()}
+        same = np.mean(answers == tokens)
+        yield f"forward/same_tokens_{end}", same, f"share_of_{kinds}", Bar(">=", 1.0)
+    ways = {"reads": reads(), "products": products()}
+    things |= {name: timed for way in ways.values() for name, (timed, _) in way.items()}
+    seconds = interleaved(things, repeats)
+    yield f"forward/load_{end}", os.getloadavg()[0], "runnable", None
+
+    steps = model.tokens - 1
+    for name, many in (("prefill", 1), ("decode", steps)):
+        yield f"forward/{name}_ms_{end}", 1000 * seconds[name].cpu / many, "ms", None
+        if peer is not None:
+            bar = PREFILL_BAR if name == "prefill" else model.decode_bar
+            mine, other = seconds[name], seconds[f"peer_{name}"]
+            yield f"forward/{name}_{end}", other.cpu / mine.cpu, "x_transformers", Bar(">=", bar)
+            yield f"forward/{name}_wall_{end}", other.wall / mine.wall, "x_transformers", None
+    if model.name != "tiny":        # which caches hold
+        yield from _ceilings(model, batch, end, seconds, ways, seconds["decode"].cpu / steps)
+
+
+def _counted(model: Model, ours: Ours, batch: int, end: str) -> Iterator[Measurement]:
+    """XLA counts the loop's body once; the first token's logits come before the loop."""
+    cfg, length = model.cfg, model.prompt + model.tokens - 1
+    program = ours.decode_program()
+    cost, head = program.cost_analysis(), cfg.text.vocab_size * cfg.text.hidden_size
+    flops = counts.step_flops(cfg, batch, length) + 2 * batch * head
+    moved = counts.step_bytes(cfg, batch, length) + 4 * head
+    copied = counts.loop_copies(program) / (4 * counts.kv_numbers(cfg, batch, length))
+    yield f"forward/flops_{end}", cost["flops"] / flops, "x_analytic", Bar("<=", FLOPS_BAR)
+    yield (f"forward/bytes_{end}", cost["bytes accessed"] / moved, "x_analytic",
+           Bar("<=", BYTES_BAR) if batch == 1 else None)
+    yield f"forward/copies_{end}", copied, "x_keys_and_values", Bar("<=", COPIES_BAR)
+    yield f"forward/programs_{end}", ours.num_programs(), "programs", Bar("<=", 2)
+
+
+def _fastest(peer: Any, rows: list) -> tuple[dict[str, Timed], str, np.ndarray]:
+    """The peer's fastest prefill and decoding, what they are, and its tokens [B, T]."""
+    from forward_parts.peer import ATTENTION, CACHES, fresh
+    inputs, starts, answers = peer.inputs(rows), {}, {}
+    kinds = [(attention, cache) for attention in ATTENTION for cache in CACHES]
+    prefills = {kind: Timed(lambda _, kind=kind: peer.prefill(inputs, *kind)[1]) for kind in kinds}
+    decodes = {kind: Timed(lambda start, kind=kind: peer.decode(start, kind[0]),
+                           lambda kind=kind: fresh(starts[kind])) for kind in kinds}
+    prefills[kinds[0]].run(None)        # not the first to touch the weights
+    spent: dict[str, dict] = {"prefill": {}, "decode": {}}
+    for kind in kinds:
+        for name, things, results in (("prefill", prefills, starts), ("decode", decodes, answers)):
+            prepared, begin = things[kind].prepare(), time.process_time()
+            results[kind] = things[kind].run(prepared)
+            spent[name][kind] = time.process_time() - begin
+    first, second = (min(times, key=times.__getitem__) for times in spent.values())
+    return ({"prefill": prefills[first], "decode": decodes[second]},
+            f"{'_'.join(first)}_and_{'_'.join(second)}", answers[second])
+
+
+def _ceilings(model: Model, batch: int, end: str, seconds: dict[str, Seconds], ways: dict,
+              step: float) -> Iterator[Measurement]:
+    """How near a step of decoding comes to what memory and arithmetic allow."""
+    length = model.prompt + model.tokens - 1
+    read_by, bandwidth = best(ways["reads"], seconds)
+    multiplied_by, rate = best(ways["products"], seconds)
+    reading = counts.step_bytes(model.cfg, batch, length) / bandwidth
+    multiplying = counts.step_flops(model.cfg, batch, length) / rate
+    yield f"forward/memory_{end}", bandwidth / 1e9, f"GB/s_{read_by}", None
+    yield f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}", None
+    yield (f"forward/bandwidth_{end}", reading / step, "x_measured",
+           Bar(">=", CEILING_BAR))
+    if batch > 1:
+        yield (f"forward/ceiling_{end}", max(reading, multiplying) / step,
+               "x_arithmetic" if multiplying > reading else "x_bandwidth", None)
