@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import pathlib
 import tempfile
+import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,6 +71,15 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
       ConfigError: the file is missing or has no `get_config`, or a key or value is wrong.
     """
+    return resolve(config_module(path).get_config(), overrides)
+
+
+def config_module(path: str) -> types.ModuleType:
+    """A config file, run: `get_config()`, and `sweep(add)` if it has one (see `trials.py`).
+
+    Raises:
+      ConfigError: the file is missing or has no `get_config`.
+    """
     file = pathlib.Path(path)
     if not file.is_file():
         raise ConfigError(f"config file {path} does not exist; try configs/safeguard_vl/base.py")
@@ -78,7 +88,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{path} does not define get_config()")
-    return resolve(module.get_config(), overrides)
+    return module
 
 
 def claim_of(run: RunConfig) -> Claim:

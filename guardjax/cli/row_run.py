@@ -1,4 +1,4 @@
-"""One row of the experiment with one seed: trained once, measured once, both resumable."""
+"""A row with one seed, of the experiment or a sweep: trained and measured once, both resumable."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from guardjax.cli.measure import log_look, measure
 from guardjax.eval.guard import Guard, weights_hash
 from guardjax.eval.harness import Question
 from guardjax.eval.records import save_predictions
+from guardjax.train.config import RunConfig
 from guardjax.train.console import RunConsole
 from guardjax.train.workdir import WorkdirError, check_workdir, kept_base
 
 
 @dataclasses.dataclass(frozen=True)
 class RowRun:
-    """A row with a seed, and the experiment's folder."""
+    """A row with a seed, and the folder of the experiment or the sweep."""
 
     out: pathlib.Path
     row: str
@@ -83,6 +84,19 @@ def train_row(
     claim = compose.claim_of(config)
     check_workdir(run.folder, claim)
     _check_one_base(run, claim.base)
+    return train_config(run, config, console=console)
+
+
+def train_config(
+    run: RowRun, config: RunConfig, *, console: RunConsole | None = None
+) -> pathlib.Path:
+    """Trains a config in the run's folder, or goes on, or finds it finished; returns the model.
+
+    Raises:
+      ConfigError: a value that only shows when the run is put together.
+      WorkdirError: the folder holds a run of another config or from another base.
+    """
+    check_workdir(run.folder, compose.claim_of(config))
     model = run.folder / "model"
     if load_cost(run.folder) and model.is_dir():
         return model
