@@ -82,7 +82,7 @@ def stored_answers(runs: pathlib.Path) -> dict[str, list[Prediction]]:
 
 
 def categories() -> Mapping[str, str]:
-    """Picture of the split test -> the first by name of its harmful categories; none if harmless."""
+    """Picture of the split test -> its first harmful category by name; none if it is harmless."""
     world = measure.evaluation_world(cache_dir(), measure.FULL, SPLIT)
     found = {}
     for record in measure.test_records(world, SPLIT, measure.FULL.policies):

@@ -54,7 +54,8 @@ TRAPS: tuple[Trap, ...] = (
           reading="bare_word"),
     _trap("reward_for_accuracy",
           "the reward gives a well-shaped wrong answer 2.0 of 3.0: read as progress it hides "
-          "what is wrong (here: the mean reward over 3)", "the benchmark's F1", False, score="reward"),
+          "what is wrong (here: the mean reward over 3)", "the benchmark's F1", False,
+          score="reward"),
     _trap("first_answer",
           "the first answer block anywhere wins, inside a think block or before other text, in "
           "any case, whatever rule it cites", "one verdict, nothing around it, rules of the "
