@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "rl": GROUND,
     "train": GROUND | {"rl", "models", "data", "rewards"},
     "scale": GROUND | {"train", "rl", "models", "data"},
-    "eval": GROUND | {"models", "rl", "data", "world"},
+    "eval": GROUND | {"models", "rl", "data", "world", "rewards"},
     "rollouts": GROUND | {"rewards", "train", "eval"},
     "cli": None,  # composes everything
 }

@@ -69,6 +69,13 @@ class Groups:
             return np.zeros((values.shape[0], 0))
         return np.add.reduceat(values[:, self.order], self.starts, axis=1)
 
+    def spread(self, values: np.ndarray, num_rows: int) -> np.ndarray:
+        """The group's value at each of its rows: `[g] -> [n]`; zero at rows of no group."""
+        sizes = np.diff(np.append(self.starts, len(self.order)))
+        out = np.zeros(num_rows, values.dtype)
+        out[self.order] = np.repeat(values, sizes)
+        return out
+
     def first(self, values: np.ndarray) -> np.ndarray:
         """The value at the first row of each group: `[n] -> [g]`."""
         return values[self.order[self.starts]] if len(self) else values[:0]

@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
+from guardjax.eval.baselines import always
 from guardjax.eval.cells import Axes, Weights, tabulate
 from guardjax.eval.metrics import METRICS, make_accuracy, measure
 from guardjax.eval.records import Prediction
@@ -100,6 +101,25 @@ def test_pair_accuracy_is_the_definition(rows):
     assert value("pair_accuracy", rows).value == pytest.approx(np.mean(both))
     assert value("flip_pair_accuracy", rows).value == pytest.approx(np.mean(flips))
     assert value("flip_pair_accuracy", rows).n == len(flips)
+
+
+def test_balanced_accuracy_is_scikit_learns(rows):
+    assert value("balanced_accuracy", rows).value == pytest.approx(
+        balanced_accuracy_score(*by_view(rows, "wrong")))
+
+
+def test_per_and_pes_are_the_definition(rows):
+    judged = [row for row in rows if row.judged]
+    flagged = {row.image_id for row in judged if row.label == "unsafe"}
+    rates = [row.right for row in judged if row.label == "safe" and row.image_id in flagged]
+    rate, balanced = value("per", rows), value("balanced_accuracy", rows).value
+    assert (rate.value, rate.n) == (pytest.approx(np.mean(rates)), len(rates))
+    assert value("pes", rows).value == pytest.approx(2 / (1 / rate.value + 1 / balanced))
+
+
+def test_always_safe_has_a_pes_of_two_thirds(rows):
+    assert value("pes", always(rows, "safe")).value == pytest.approx(2 / 3)
+    assert value("pes", always(rows, "unsafe")).value == 0
 
 
 def test_rules_and_retention(rows):

@@ -1,0 +1,155 @@
+"""`guardjax reproduce`: a published table beside what is measured, under either protocol."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from guardjax.cli.usage import fail
+
+RESULTS = "experiments/safeguard_vl/results.json"
+_TRAPS = "traps"
+_EPILOG = """\
+examples:
+  guardjax reproduce --list
+  guardjax reproduce safeguard_vl_table6                               the stand-in's kept results
+  guardjax reproduce safeguard_vl_table6 --runs runs/safeguard_vl --compat paper
+  guardjax reproduce traps --runs runs/safeguard_vl                    each trap on stored answers
+
+Without the papers' pictures and weights the policy world stands in: the same rows and columns with
+a tiny guard on drawn scenes, said so and never beside a published number in one table.
+--compat is a view of answers that are stored; it asks no model and changes no answer.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds the verb `reproduce`."""
+    parser = subparsers.add_parser(
+        "reproduce", help="a paper's table beside what is measured", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="?", help=f"a name of --list, or {_TRAPS!r}")
+    parser.add_argument("--list", action="store_true", help="say which tables there are")
+    parser.add_argument("--runs", metavar="DIR", help="folder of guardjax experiment, whose stored "
+                                                      "answers are counted")
+    protocol = parser.add_mutually_exclusive_group()
+    protocol.add_argument("--strict", action="store_true", help="our protocol (default)")
+    protocol.add_argument("--compat", type=lambda text: text.split(","), metavar="NAME,...",
+                          default=[], help="the published protocol: 'paper', or single traps")
+    parser.add_argument("--row", default="sft_l3", metavar="ROW",
+                        help="whose answers the traps are shown on (default: sft_l3)")
+    parser.set_defaults(run=main)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Runs the verb; returns the exit status."""
+    from rich.console import Console
+
+    from guardjax.cli.stand_in import StandInError
+    from guardjax.eval.paper_tables import TABLES
+    from guardjax.eval.traps import chosen_traps
+
+    console = Console()
+    if args.list or not args.table:
+        for table in TABLES.values():
+            console.print(f"{table.name:24s} {table.title}; {table.source}", highlight=False)
+        console.print(f"{_TRAPS:24s} what each trap of the published protocol does to a number",
+                      highlight=False)
+        return 0 if args.list else fail("reproduce", "give the name of a table")
+    try:
+        traps = chosen_traps(args.compat)
+        if args.table == _TRAPS:
+            return _show_traps(console, args)
+        if args.table not in TABLES:
+            return fail("reproduce", f"no table is called {args.table!r}: --list names them")
+        return _show_table(console, TABLES[args.table], args, traps)
+    except (StandInError, ValueError) as error:
+        return fail("reproduce", error)
+
+
+def _show_table(console: Any, table: Any, args: argparse.Namespace, traps: Sequence[Any]) -> int:
+    """Prints the paper's numbers, then the stand-in's, and what keeps the two apart."""
+    from guardjax.cli import stand_in
+    from guardjax.eval.traps import protocol_of
+
+    if table.rows:
+        console.print(_grid(f"{table.title}: as published in {table.source}", table.columns, {
+            model: [_published(value) for value in cells] for model, cells in table.rows.items()}))
+    for note in table.deviations:
+        console.print(f"  note: {note}", highlight=False)
+    if args.runs:
+        stored = stand_in.stored_answers(pathlib.Path(args.runs))
+        measured = stand_in.from_answers(
+            table, stored, protocol_of(traps, sorted(set(stand_in.categories().values()))))
+    elif traps:
+        return fail("reproduce", "--compat is a view of stored answers: give the folder of "
+                                 "guardjax experiment with --runs")
+    else:
+        measured = stand_in.from_results(table, pathlib.Path(RESULTS))
+    console.print()
+    console.print(_grid(
+        "The policy world stands in (toy numbers of a tiny guard, per cent [95 % interval])",
+        [column.title for column in table.stand_in_columns],
+        {f"{model}: {table.stand_in[model]}": [_measured(cell) for cell in cells]
+         for model, cells in measured.items()}))
+    for trap in traps:
+        console.print(f"  published protocol, {trap.name}: {trap.published}; strict: "
+                      f"{trap.strict}", highlight=False)
+    console.print(f"The table itself needs {', '.join(table.benchmarks)} and the models' weights.",
+                  highlight=False)
+    return 0
+
+
+def _show_traps(console: Any, args: argparse.Namespace) -> int:
+    """Prints what each trap alone does to the mean over policies of F1 on stored answers."""
+    from guardjax.cli import stand_in
+    from guardjax.eval.traps import trap_table
+
+    if not args.runs:
+        return fail("reproduce", "the traps are shown on stored answers: give the folder of "
+                                 "guardjax experiment with --runs")
+    stored = stand_in.stored_answers(pathlib.Path(args.runs))
+    if args.row not in stored:
+        return fail("reproduce", f"{args.runs} has no answers of {args.row!r}; it has "
+                                 f"{', '.join(stored)}")
+    outputs = stand_in.outputs_of(stored, args.row, stand_in.SPLIT, stand_in.categories())
+    lines = trap_table(outputs)
+    judged = sum(row.judged for row in outputs.both_stages)
+    console.print(f"{args.row} on the test policies, {judged:,} verdicts, mean over policies of "
+                  f"F1: {_measured(lines[0].strict)}; toy numbers", highlight=False)
+    console.print(_grid("Each trap alone, on the same answers", ("Number", "Moved by"), {
+        line.trap.name: [_measured(line.trapped), f"{100 * line.moved:+.2f}"] for line in lines}))
+    for line in lines:
+        console.print(f"  {line.trap.name}: {line.trap.published}", highlight=False)
+    return 0
+
+
+def _grid(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Any:
+    import rich.box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False,
+                  box=rich.box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, cells in rows.items():
+        # In a wide table the interval goes under its value.
+        table.add_row(name, *(cell.replace(" [", "\n[") if len(columns) > 2 else cell
+                              for cell in cells))
+    return table
+
+
+def _published(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _measured(cell: Any) -> str:
+    if cell is None or math.isnan(cell.value):
+        return "–"
+    if math.isnan(cell.low):
+        return f"{100 * cell.value:.1f} [no interval]"
+    return f"{100 * cell.value:.1f} [{100 * cell.low:.1f}–{100 * cell.high:.1f}]"
