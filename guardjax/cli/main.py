@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 import guardjax
-from guardjax.cli import (aot, data, demo, evaluate, experiment, export, judge, policy, rollouts,
-                          train, verify)
+from guardjax.cli import (aot, data, demo, evaluate, experiment, export, judge, pairs, policy,
+                          rollouts, train, verify)
 from guardjax.cli.stopped import told
 
 _DESCRIPTION = """\
@@ -20,7 +20,8 @@ start here:
   guardjax demo --out runs/demo                          train small versions and write a report
   guardjax judge PICTURES --policy FILE --out FILE.jsonl  verdicts on your own pictures
 """
-_VERBS = (demo, train, rollouts, experiment, evaluate, judge, verify, export, data, policy, aot)
+_VERBS = (demo, train, rollouts, experiment, evaluate, judge, verify, export, data, pairs, policy,
+          aot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
