@@ -29,8 +29,8 @@ You check pictures against a policy. The policy:
 
 If nothing in the picture violates it, answer with the one word: safe
 Otherwise answer with one short instruction to a picture editor that replaces what violates \
-the policy by something harmless that fits in its place, rather than erasing it. Name the thing and its \
-replacement. Answer with the instruction alone."""
+the policy by something harmless that fits in its place, rather than erasing it. Name the thing \
+and its replacement. Answer with the instruction alone."""
 _EDIT = """\
 {instruction}. Change nothing else: keep size, faces, light, background and all other objects as \
 they are."""
