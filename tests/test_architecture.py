@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "train": GROUND | {"rl", "models", "data", "rewards"},
     "scale": GROUND | {"train", "rl", "models", "data"},
     "eval": GROUND | {"models", "rl", "data", "world", "rewards"},
+    "pairs": GROUND | {"world", "data"},
     "rollouts": GROUND | {"rewards", "train", "eval"},
     "cli": None,  # composes everything
 }

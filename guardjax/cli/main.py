@@ -20,8 +20,8 @@ start here:
   guardjax demo --out runs/demo                          train small versions and write a report
   guardjax judge PICTURES --policy FILE --out FILE.jsonl  verdicts on your own pictures
 """
-_VERBS = (demo, train, rollouts, experiment, sweep, evaluate, reproduce, judge, verify, export, data,
-          pairs, policy, aot)
+_VERBS = (demo, train, rollouts, experiment, sweep, evaluate, reproduce, judge, verify, export,
+          data, pairs, policy, aot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
