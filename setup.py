@@ -35,7 +35,7 @@ setup(
     packages=find_packages(include=["guardjax", "guardjax.*"]),
     package_data={
         "guardjax": ["assets/**/*", "policies/ladder/*.yaml", "eval/templates/*",
-                     "rollouts/templates/*"],
+                     "rollouts/templates/*", "data/datasets/policies/*.yaml"],
     },
     install_requires=[
         "jax>=0.10,<0.12",
@@ -56,6 +56,8 @@ setup(
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "scikit-learn>=1.5",
+        "pyarrow>=20",
+        "ImageHash>=4.3,<5",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["guardjax = guardjax.cli.main:main"]},
