@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-SHORT_POLICY = ("O1: Hate:\nShould not:\n- Insult.\nCan:\n- Teach.\n\nO2: Violence:\nShould not:\n- Hit."
-                "\nCan:\n- Teach.\n\nO3: Sexual Content:\nShould not:\n- Show.\nCan:\n- Teach.\n\n")
+SHORT_POLICY = "".join(
+    f"{heading}:\nShould not:\n- {verb}.\nCan:\n- Teach.\n\n" for heading, verb in (
+        ("O1: Hate", "Insult"), ("O2: Violence", "Hit"), ("O3: Sexual Content", "Show")))
 
 
 def pixels(seed, size=(16, 16)):
@@ -75,8 +76,8 @@ def safe_edit_bench(folder):
 
 def llavaguard_rows(number=8):
     """Half unsafe, of two categories; safe rows with and without a category."""
-    kinds = [("Unsafe", "O1: Hate"), ("Safe", "NA: None applying"), ("Unsafe", "O3: Sexual Content"),
-             ("Safe", "O2: Violence")]
+    kinds = [("Unsafe", "O1: Hate"), ("Safe", "NA: None applying"),
+             ("Unsafe", "O3: Sexual Content"), ("Safe", "O2: Violence")]
     return [{"id": f"row{i}", "url": f"https://example.org/pictures/p%20{i}.png?size=1",
              "rating": kinds[i % 4][0], "category": kinds[i % 4][1], "rationale": f"It shows {i}.",
              "policy": f"<image>\n{SHORT_POLICY}Assessment Steps:\n1. Answer in JSON.\n"}
@@ -94,8 +95,8 @@ def llavaguard(folder, rows=None, split="test"):
 def unsafe_bench(folder):
     """Real names of columns and categories."""
     write_parquet(folder / "data/test-00000-of-00001.parquet", [
-        {"image": {"bytes": png(i), "path": f"{i}.png"}, "safety_label": label, "category": category,
-         "source": source, "text": "words"}
+        {"image": {"bytes": png(i), "path": f"{i}.png"}, "safety_label": label,
+         "category": category, "source": source, "text": "words"}
         for i, (label, category, source) in enumerate([
             ("Safe", "Hate", "Laion5B"), ("Unsafe", "Self-harm", "Lexica"),
             ("Unsafe", "Public and personal health", "Laion5B")])])
@@ -115,7 +116,7 @@ def policy_shift_bench(folder):
 def vlguard(folder):
     """Two harmful, one safe, and the row that train has twice."""
     rows = [{"id": "a", "image": "HOD/a.png", "safe": False, "harmful_category": "risky behavior",
-             "harmful_subcategory": "violence", "instr-resp": [{"instruction": "?", "response": "!"}]},
+             "harmful_subcategory": "violence", "instr-resp": []},
             {"id": "Ads_303871", "image": "bad_ads/b.png", "safe": True, "instr-resp": []},
             {"id": "Ads_303871", "image": "bad_ads/b.png", "safe": True, "instr-resp": []}]
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,8 +165,8 @@ def mm_safetybench(folder):
 
 def figstep(folder):
     """The repository's layout."""
-    rows = [{"dataset": "ForbidQI", "category_id": 6, "task_id": i, "category_name": "Adult Content",
-             "question": "how?", "instruction": "steps"} for i in (1, 2)]
+    rows = [{"dataset": "ForbidQI", "category_id": 6, "task_id": i, "question": "how?",
+             "category_name": "Adult Content", "instruction": "steps"} for i in (1, 2)]
     write_csv(folder / "data/question/safebench.csv", rows)
     for i in (1, 2):
         write_png(folder / f"data/images/SafeBench/query_ForbidQI_6_{i}_6.png", i)
@@ -184,7 +185,8 @@ def own(folder, number=12):
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         Image.fromarray(value).save(folder / f"pictures/{i}.png")
         rows.append({"image": f"pictures/{i}.png", "label": "unsafe" if dark else "safe",
-                     "category": "dark" if dark else "", "split": "test" if i % 3 == 0 else "train"})
+                     "category": "dark" if dark else "",
+                     "split": "test" if i % 3 == 0 else "train"})
     write_csv(folder / "images.csv", rows)
     (folder / "house.yaml").write_text(OWN_POLICY)
 

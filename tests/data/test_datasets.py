@@ -275,7 +275,7 @@ def test_a_gated_set_that_is_not_there_says_how_to_get_it(tmp_path):
     assert all(part in str(error.value) for part in (
         "there is no folder", "huggingface.co/datasets/tyodd/SafeEditBench", "behind a form",
         f"hf download tyodd/SafeEditBench --repo-type dataset --local-dir {tmp_path / 'none'}"))
-    with pytest.raises(DatasetError, match=r"has no split 'test' of VLGuard \(looked for test.json"):
+    with pytest.raises(DatasetError, match=r"no split 'test' of VLGuard \(looked for test.json"):
         open_dataset("vlguard", tmp_path)
     with pytest.raises(DatasetError, match="no data set format 'imagenet'; there are safeedit"):
         open_dataset("imagenet", tmp_path)

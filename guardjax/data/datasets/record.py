@@ -10,12 +10,12 @@ from guardjax.data.prompts import JUDGE_QUESTION
 from guardjax.policies import Label, Policy, Wording, format_verdict
 from guardjax.types import PolicyExample
 
-SAFE, UNSAFE = "safe", "unsafe"
+LABELS = SAFE, UNSAFE = "safe", "unsafe"
 ONE_RULE = "R1"         # what a verdict cites of a policy whose text names no rules
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be used as it lies there; says which file, which row and what to do."""
+    """A data set that cannot be used as it lies there: which file, which row and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
