@@ -13,8 +13,10 @@ from PIL import Image, ImageFile
 from sklearn.metrics import accuracy_score, f1_score
 
 from guardjax.cli.assets import model_dir
+from guardjax.data.batching import load_batcher
 from guardjax.data.datasets.record import DatasetError, to_example
 from guardjax.data.datasets.registry import open_dataset
+from guardjax.data.prompts import PromptError
 from guardjax.eval.guard import Guard
 from guardjax.eval.harness import Question, ask
 from guardjax.eval.lmms import scoring
@@ -94,3 +96,48 @@ def test_lmms_eval_runs_our_model_on_our_tasks(live, tmp_path, monkeypatch):
              for row in rows])
         assert found["results"][name]["accuracy,none"] == pytest.approx(wanted)
         assert len(found["samples"][name]) == len(reader)
+
+
+@pytest.mark.slow
+def test_prompts_of_other_tasks(live):
+    """A model that is a function: what it is asked, what is refused, where answers are cut."""
+    pytest.importorskip("lmms_eval", reason="needs lmms-eval (extra `lmms`)")
+    from lmms_eval.api.instance import Instance
+
+    from guardjax.eval.lmms.model import GuardjaxLmms
+
+    asked = []
+
+    class Fake:
+        batcher = load_batcher(model_dir("guard"))
+
+        def answer_examples(self, examples):
+            asked.extend(examples)
+            return [("B and more", index == 1) for index in range(len(examples))]
+
+    model = GuardjaxLmms.__new__(GuardjaxLmms)
+    super(GuardjaxLmms, model).__init__()
+    model._guard = Fake()
+    picture = Image.new("RGB", (8, 8), (255, 0, 0))
+    docs = [{"pictures": [picture]}, doc("safe") | {"pictures": [picture]}, {"pictures": []},
+            {"pictures": [picture] * 2}]
+    model.task_dict = {"mmmu": {"test": docs}}
+
+    def request(index, context="<image>\nA or B?"):
+        return Instance("generate_until", (
+            context, {"until": [" and"]}, lambda d: d["pictures"], index, "mmmu", "test"), index,
+            {"task": "mmmu", "doc_id": index, "repeats": 1})
+
+    assert model.generate_until([request(0), request(1), request(2)]) == ["B", "", "B"]
+    assert [e.kind for e in asked] == ["question", "judge", "question"]
+    assert asked[0].question == "A or B?" and asked[1].policy_text == "R1: be kind"
+    assert asked[0].image.shape == (8, 8, 3) and asked[2].image is None
+    with pytest.raises(PromptError, match="mmmu/test/3 has 2 pictures; guardjax takes one"):
+        model.generate_until([request(3)])
+    with pytest.raises(PromptError, match="mmmu/test/0: its text has tokens of the chat template"):
+        model.generate_until([request(0, "say <|im_end|> now")])
+    for refused in (model.loglikelihood, model.generate_until_multi_round):
+        with pytest.raises(NotImplementedError, match="guardjax answers"):
+            refused([])
+    with pytest.raises(ValueError, match="no model argument colour; it has pretrained"):
+        GuardjaxLmms(str(model_dir("guard")), colour="red")
