@@ -21,6 +21,8 @@ EXTRAS = {
     "pairs": ["openai>=2,<4"],
     # Adapters over a base in four bits.
     "qlora": ["qwix>=0.1.8,<0.2"],
+    # Our models and data sets in lmms-eval, which brings torch.
+    "lmms": ["lmms-eval>=0.7.3,<0.8"],
     # Accelerators.
     "tpu": ["jax[tpu]>=0.10,<0.12"],
     "cuda": ["jax[cuda13]>=0.10,<0.12"],
@@ -37,7 +39,8 @@ setup(
     packages=find_packages(include=["guardjax", "guardjax.*"]),
     package_data={
         "guardjax": ["assets/**/*", "policies/ladder/*.yaml", "eval/templates/*",
-                     "rollouts/templates/*"],
+                     "rollouts/templates/*", "data/datasets/policies/*.yaml",
+                     "eval/lmms/*yaml"],
     },
     install_requires=[
         "jax>=0.10,<0.12",
@@ -58,7 +61,12 @@ setup(
         "jinja2>=3.1",
         "matplotlib>=3.9",
         "scikit-learn>=1.5",
+        "pyarrow>=20",
+        "ImageHash>=4.3,<5",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["guardjax = guardjax.cli.main:main"]},
+    entry_points={
+        "console_scripts": ["guardjax = guardjax.cli.main:main"],
+        "lmms_eval.models": ["guardjax = guardjax.eval.lmms.manifest:MANIFEST"],
+    },
 )

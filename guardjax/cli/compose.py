@@ -18,6 +18,11 @@ from jax.sharding import Mesh
 import guardjax.models as models
 from guardjax.cache_dir import cache_dir
 from guardjax.cli.assets import model_dir
+from guardjax.cli.dataset_run import (
+    open_report_dataset,
+    open_run_dataset,
+    record_batches,
+)
 from guardjax.cli.model_folder import holds_model, save_model
 from guardjax.cli.reward_files import changed_files, keep_reward_files
 from guardjax.cli.run_adapters import adapter_writer, check_adapters
@@ -40,6 +45,7 @@ from guardjax.train.checkpoint import Checkpointer, holds_state
 from guardjax.train.compilation import compilation_line, enable_compile_cache
 from guardjax.train.config import (
     ConfigError,
+    DatasetConfig,
     MemoryConfig,
     RunConfig,
     StageConfig,
@@ -99,6 +105,12 @@ def claim_of(run: RunConfig) -> Claim:
     """
     text = to_text(run) + "".join(
         f"policy file {name}: {seen}\n" for name, seen in _policy_files(run).items())
+    if run.dataset.format:
+        with _key_named("dataset"):
+            text += f"dataset rows: {open_run_dataset(run.dataset).digest}\n"
+    if run.dataset.report:      # opened now, so that nothing is trained that cannot be measured
+        with _key_named("dataset.report"):
+            open_report_dataset(run.dataset)
     if run.base == SCRATCH:     # follows from the config
         return Claim(text, SCRATCH)
     with _key_named("base"):
@@ -160,18 +172,26 @@ def policy_splits() -> PolicySplits:
 
 
 def world_directory(run: RunConfig) -> pathlib.Path:
-    """The built world of a run, made if need be."""
+    """The built world of a run, made if need be; none for a run over a data set."""
+    if run.dataset.format:
+        return pathlib.Path(run.dataset.dir)
     return builder.build(cache_dir() / "world", run.world.sizes, run.world.seed)
 
 
-def make_stage(config: StageConfig, model: StageModel, directory: pathlib.Path, seed: int) -> Any:
-    """One stage over its data.
+def make_stage(
+    config: StageConfig, model: StageModel, directory: pathlib.Path, seed: int,
+    dataset: DatasetConfig = DatasetConfig(),
+) -> Any:
+    """One stage over its data: the world built in `directory`, or a data set.
 
     Raises:
       ValueError: a value that does not fit the data or the model.
     """
     seed = seed * 1000 + config.seed
     batches = config.steps * (config.rl.dynamic_rounds if config.rl.dynamic_sampling else 1)
+    if dataset.format:
+        source = record_batches(config, dataset, model.batcher, batches, seed)
+        return _fitting(_STAGES[config.kind](config, model, source, seed), model)
     if config.kind == "sight":
         source = SightSource(
             model.batcher, batch=config.batch, num_batches=config.steps, seed=seed)
@@ -238,7 +258,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     stages = []
     for index, config in enumerate(run.stages):
         with _key_named(f"stages.{index}"):
-            stages.append(make_stage(config, model, directory, run.seed))
+            stages.append(make_stage(config, model, directory, run.seed, run.dataset))
         stages[-1].keep_adapters = adapter_writer(config, cfg, "" if index else run.base, folder)
     for name in changed_files(run, folder):
         console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "

@@ -1,4 +1,4 @@
-"""`guardjax data`: build the policy world, look at it, and read its data card."""
+"""`guardjax data`: build the policy world, look at it, read its data card; check other data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from guardjax.atomic import write_text
+from guardjax.cli import data_check
 from guardjax.cli.usage import fail, positive
 from guardjax.world import builder
 from guardjax.world.card import data_card
@@ -16,15 +17,17 @@ examples:
   guardjax data build --data-dir data --size train=400 --size test=50
   guardjax data show data --split test --out sheet.png
   guardjax data card data
+  guardjax data check --format safeeditbench SafeEditBench
+  guardjax data check --format own my_pictures --policy house.yaml --against-split train
 
-DIR is a build (policy_world-...), or a folder that holds exactly one.
+DIR is a build (policy_world-...), or a folder that holds exactly one; for check, a data set.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Adds the verb `data` with `build`, `show` and `card`."""
+    """Adds the verb `data` with `build`, `show`, `card` and `check`."""
     parser = subparsers.add_parser(
-        "data", help="build, show and describe the policy world",
+        "data", help="build, show and describe the policy world; check other data sets",
         description="The policy world: real pictures with exactly known attributes.",
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -54,12 +57,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     card.add_argument("directory", metavar="DIR", help="a build, or a folder with one build")
     card.add_argument("--out", metavar="FILE.md", help="write it here instead")
     card.set_defaults(run=main)
+
+    data_check.add_action(actions).set_defaults(run=main)
     return parser
 
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
     try:
+        if args.action == "check":
+            return data_check.check(args)
         {"build": _build, "show": _show, "card": _card}[args.action](args)
     except ImportError as error:
         return fail("data", f"{error}; install the pictures with: pip install 'guardjax[world]'")

@@ -1,4 +1,4 @@
-"""`guardjax eval`: score a model under policies over the policy world."""
+"""`guardjax eval`: score a model over the policy world, or over annotated pictures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import pathlib
 
 from guardjax.cli.compute_flags import add_compute_flags
 from guardjax.cli.usage import fail, positive
+from guardjax.data.datasets.names import FORMATS
 
 _EPILOG = """\
 examples:
   guardjax eval --out runs/shipped                       the shipped guard, test policies and ladder
   guardjax eval --model runs/grpo_varied/model --policies house.yaml --out runs/house
+  guardjax eval --dataset safeeditbench --dir SafeEditBench --out runs/safeeditbench
+  guardjax eval --dataset own --dir my_pictures --policies house.yaml --out runs/mine
 
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
 report.html and looks.jsonl (one line for every measuring of a test split).
@@ -21,13 +24,19 @@ report.html and looks.jsonl (one line for every measuring of a test split).
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Adds the verb `eval`."""
     parser = subparsers.add_parser(
-        "eval", help="score a model over the policy world", epilog=_EPILOG,
+        "eval", help="score a model over the policy world or a data set", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="guard", metavar="DIR",
                         help="model directory, or the shipped 'guard' or 'base' (default: guard)")
     parser.add_argument("--policies", nargs="*", metavar="FILE", default=[],
-                        help="policy files; without any, the test policies and the ladder")
-    parser.add_argument("--split", default="test", help="split of the world (default: test)")
+                        help="policy files; without any, the test policies and the ladder; for a "
+                             "data set at most one, where its rows have none")
+    parser.add_argument("--split", help="split (default: test; of a data set, its usual one)")
+    parser.add_argument("--dataset", choices=FORMATS, metavar="NAME",
+                        help="a data set in the place of the world: " + ", ".join(FORMATS))
+    parser.add_argument("--dir", metavar="DIR", help="the data set's folder, as the hub has it")
+    parser.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
+                        help="what to do with rows of a data set whose picture is not there")
     parser.add_argument("--pairs", type=positive, default=50, metavar="N",
                         help="edited pairs that are shown (default: 50)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
@@ -38,6 +47,37 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
+    if (args.dataset is None) != (args.dir is None):
+        return fail("eval", "--dataset and --dir belong together: a reader's name and a folder")
+    return _over_dataset(args) if args.dataset else _over_world(args)
+
+
+def _over_dataset(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from guardjax.cli.assets import model_dir
+    from guardjax.cli.evaluate_dataset import evaluate_dataset
+    from guardjax.data.datasets.registry import open_dataset
+    from guardjax.eval.guard import Guard
+    from guardjax.policies import load_policy
+    from guardjax.train.compilation import enable_compile_cache
+
+    if len(args.policies) > 1:
+        return fail("eval", f"{len(args.policies)} policies for a data set, whose labels are under "
+                    "one; give one")
+    policy = load_policy(args.policies[0]) if args.policies else None
+    reader = open_dataset(args.dataset, args.dir, args.split or "", policy=policy,
+                          missing=args.missing)
+    enable_compile_cache()
+    try:
+        guard = Guard.load(model_dir(args.model), dtype=args.dtype, attention=args.attention)
+    except ValueError as error:
+        return fail("eval", error)
+    evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console())
+    return 0
+
+
+def _over_world(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guardjax.cache_dir import cache_dir
@@ -54,6 +94,7 @@ def main(args: argparse.Namespace) -> int:
     from guardjax.policies import Wording
     from guardjax.train.compilation import enable_compile_cache
 
+    args.split = args.split or "test"
     console, absent = Console(), {}
     try:
         policies = load_world_policies(args.policies)

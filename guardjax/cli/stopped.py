@@ -25,6 +25,7 @@ def told(verb: str, work: Callable[[], int]) -> int:
 
 def _explained(verb: str, error: BaseException) -> int | None:
     # Not before something stopped: these imports take seconds, and some verbs need none of them.
+    from guardjax.data.datasets.record import DatasetError
     from guardjax.data.prompts import PromptError
     from guardjax.data.sources import SourceError
     from guardjax.policies import PolicyError
@@ -40,7 +41,8 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.world.builder import IncompleteBuild
     from guardjax.world.sprites import ArtistUnavailable
 
-    bad_input = (ConfigError, WorkdirError, ArtistUnavailable, PolicyError, SourceError)
+    bad_input = (ConfigError, DatasetError, WorkdirError, ArtistUnavailable, PolicyError,
+                 SourceError)
     gave_up = (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, LogpGapError,
                NonFiniteError, PromptError, RewardError)
     if isinstance(error, bad_input + gave_up):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from guardjax.cli.usage import plain
+
+if TYPE_CHECKING:
+    from guardjax.train.config import RunConfig
 
 _EPILOG = """\
 example:
@@ -15,6 +19,10 @@ example:
       stages.0.rl.preset=gspo
   guardjax train --config configs/safeguard_vl/grpo_varied.py --out runs/mine \
       stages.0.rl.reward=my_rewards.py:mine
+
+Your own pictures and policy, from fine-tuning to a page of numbers:
+  guardjax train --config configs/own_data/own.py --out runs/own \\
+      dataset.dir=my_pictures dataset.policy=my_pictures/house.yaml
 
 A reward of your own is a function in TRL's convention, plain or async:
   def mine(completions, label, **columns):    # policy_text, question, rule_ids, ...
@@ -50,7 +58,28 @@ def main(args: argparse.Namespace) -> int:
     path = compose.train(run, args.out, RunConsole(run.log.every_steps))
     print(f"model: {path}")
     draw(args.out)
+    if run.dataset.report:
+        report(run, path, pathlib.Path(args.out))
     return 0
+
+
+def report(run: RunConfig, model: pathlib.Path, out: pathlib.Path) -> None:
+    """Measures the base and the trained model on the split that the config names.
+
+    Raises:
+      DatasetError: a picture cannot be opened.
+    """
+    from rich.console import Console
+
+    from guardjax.cli.assets import model_dir
+    from guardjax.cli.dataset_run import open_report_dataset
+    from guardjax.cli.evaluate_dataset import evaluate_dataset
+    from guardjax.eval.guard import Guard
+
+    reader = open_report_dataset(run.dataset)
+    guards = {name: Guard.load(path, dtype=run.dtype, attention=run.attention)
+              for name, path in (("base", model_dir(run.base)), ("trained", model))}
+    evaluate_dataset(guards, reader, out, Console(), f"{run.name}, split {reader.split}")
 
 
 def draw(folder: str) -> None:

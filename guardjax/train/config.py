@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from guardjax.data.datasets.names import FORMATS
 from guardjax.models.config import Remat
 from guardjax.rl.truncation import Truncation
 from guardjax.train import typed_config
@@ -20,7 +21,7 @@ from guardjax.train.presets import PRESETS
 from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
-    "CheckpointConfig", "ConfigError", "GuardConfig", "LogConfig", "LoraConfig",
+    "CheckpointConfig", "ConfigError", "DatasetConfig", "GuardConfig", "LogConfig", "LoraConfig",
     "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig",
     "WorldConfig", "digest", "resolve", "to_text",
 ]
@@ -48,6 +49,35 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         _require(all(n >= 0 for n in self.sizes.values()), "sizes must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """Annotated pictures in a local folder, which take the place of the policy world."""
+
+    format: str = ""                    # a reader, see `data/datasets/names.py`; empty: the world
+    dir: str = ""                       # the data set as the hub lays it out
+    split: str = "train"                # what is trained on
+    policy: str = ""                    # YAML file, where rows have no policy of their own
+    missing: Literal["refuse", "drop"] = "refuse"   # rows whose picture is not there
+    flips: float = 0.5                  # of pairs: one picture with two labels, where there are any
+    exceptions: float = 0.0             # of pairs: one picture under two of LlavaGuard's exceptions
+    report: str = ""                    # split that base and trained model are measured on at the
+                                        # end, into OUT/report.html; empty: none
+
+    def __post_init__(self) -> None:
+        if not self.format:
+            usual = {field.name: field.default for field in dataclasses.fields(self)}
+            given = [name for name, value in usual.items() if getattr(self, name) != value]
+            _require(not given, f"{', '.join(given)} without a format, which names the reader: one "
+                                f"of {', '.join(FORMATS)}")
+            return
+        _require(self.format in FORMATS,
+                 typed_config.unknown_name("dataset format", self.format, FORMATS))
+        _require(bool(self.dir), f"dir must name the folder of {self.format!r}")
+        _require(self.flips >= 0 and self.exceptions >= 0 and self.flips + self.exceptions <= 1,
+                 f"flips={self.flips} and exceptions={self.exceptions} are shares of all pairs: "
+                 "neither may be negative, nor their sum above 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,6 +403,7 @@ class RunConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of computing; parameters stay float32
     attention: Literal["auto", "xla", "cudnn", "splash"] = "xla"  # see `models.attention`
     world: WorldConfig = WorldConfig()
+    dataset: DatasetConfig = DatasetConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     guard: GuardConfig = GuardConfig()
@@ -384,11 +415,27 @@ class RunConfig:
         names = [stage.name for stage in self.stages]
         twice = sorted({name for name in names if names.count(name) > 1})
         _require(not twice, f"stages need different names, repeated: {', '.join(twice)}")
+        if self.dataset.format:
+            for stage in self.stages:
+                _check_over_dataset(stage)
         for stage in self.stages:
             _require(not stage.rl.slots or self.mesh.rules == "single",
                      f"stage {stage.name!r}: rl.slots={stage.rl.slots} takes prompts from the "
                      f"whole batch, which mesh.rules={self.mesh.rules!r} spreads over devices: set "
                      "it to 0")
+
+
+def _check_over_dataset(stage: StageConfig) -> None:
+    """That a stage asks for what annotated pictures can give: verdicts under their policies."""
+    where = f"stage {stage.name!r} over a dataset"
+    _require(stage.kind in ("sft", "grpo"), f"{where} is of kind sft or grpo, not {stage.kind!r}")
+    kinds = [kind for kind, weight in stage.data.items() if weight]
+    _require(kinds == ["judge"], f"{where} has prompts of kind judge only, not {', '.join(kinds)}")
+    for name in ("policies", "plain_share", "spell_share"):
+        default = next(f.default for f in dataclasses.fields(stage) if f.name == name)
+        _require(getattr(stage, name) == default,
+                 f"{where}: {name}={getattr(stage, name)!r} chooses policies of the world; leave "
+                 "it out: rows have their policies, or dataset.policy gives one")
 
 
 def resolve(config: ml_collections.ConfigDict | Mapping[str, Any],

@@ -1,0 +1,87 @@
+"""`guardjax eval --dataset`: models on annotated pictures, with a table and a page."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from guardjax.cli import measure, outcome
+from guardjax.data.datasets.batches import check_fits
+from guardjax.data.datasets.reader import DatasetReader
+from guardjax.eval.dataset_results import (
+    answer_rows,
+    category_rows,
+    dataset_rows,
+    dataset_tables,
+    group_of,
+)
+from guardjax.eval.guard import Guard
+from guardjax.eval.records import Prediction, save_predictions
+from guardjax.eval.report import PlainTable, Report, save_report
+from guardjax.eval.tables import save_results
+
+
+def evaluate_dataset(
+    guards: Mapping[str, Guard], reader: DatasetReader, out: pathlib.Path, console: Console,
+    title: str = "",
+) -> None:
+    """Asks each guard every row; writes predictions, results and report, and prints the tables.
+
+    Args:
+      guards: name in the tables -> model, in the order of the tables.
+      reader: what is asked.
+      out: folder for `predictions.jsonl`, `results.json` and `report.html`.
+      console: where the tables go.
+      title: of the page; by default that of the data set.
+
+    Raises:
+      DatasetError: a picture cannot be opened.
+      PromptError: a policy does not fit into a prompt; nothing is computed or written.
+    """
+    for guard in guards.values():
+        check_fits(reader, guard.batcher)
+    out.mkdir(parents=True, exist_ok=True)
+    predictions: list[Prediction] = []
+    for name, guard in guards.items():
+        if reader.split.startswith("test"):
+            measure.log_look(out, name, 0, guard.model_hash, len(reader))
+        predictions += answer_rows(guard, reader, name)
+        console.print(f"{name}: {len(reader)} prompts, compilations: {guard.num_programs} "
+                      f"(buckets: {guard.num_buckets})", highlight=False, markup=False)
+    ids = [row.example_id for row in predictions[:len(reader)]]
+    by_id = dict(zip(ids, reader.records, strict=True))
+    rows = dataset_rows(predictions, {i: group_of(record) for i, record in by_id.items()})
+    categories = {i: record.category for i, record in by_id.items() if record.category}
+    if len({by_id[i].label for i in categories}) == 2:  # else it names what is unsafe, no more
+        rows += category_rows(predictions, categories)
+    save_predictions(out / "predictions.jsonl", predictions)
+    save_results(out / "results.json", rows)
+    tables = dataset_tables(rows, reader.split)
+    outcome.print_tables(console, tables)
+    main = tables[0]
+    save_report(out / "report.html", Report(
+        title=title or f"{reader.schema.title}, {reader.split}",
+        subtitle=f"{len(reader):,} rows of {reader.directory}. {main.note}",
+        rows=main.rows, variants=main.variants, columns=main.columns, tables=tables[1:],
+        plain_tables=[_counts(reader), *_left_out(reader)],
+        provenance={**{f"Model {name}": guard.model_hash for name, guard in guards.items()},
+                    "Rows": f"{reader.digest} (hash of ids, labels and policies)",
+                    **({"Note": reader.schema.notes} if reader.schema.notes else {})}))
+    console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
+
+
+def _counts(reader: DatasetReader) -> PlainTable:
+    counts: dict[str, list[int]] = {}
+    for record in reader.records:
+        counts.setdefault(group_of(record), [0, 0])[record.label == "unsafe"] += 1
+    return PlainTable("Rows by policy", ("Policy", "safe", "unsafe"), [
+        (name, str(safe), str(unsafe)) for name, (safe, unsafe) in sorted(counts.items())])
+
+
+def _left_out(reader: DatasetReader) -> Sequence[PlainTable]:
+    if not reader.dropped:
+        return ()
+    return (PlainTable("Rows left out", ("Row",), [(each,) for each in reader.dropped],
+                       f"{len(reader.dropped)} rows are in no number above."),)
