@@ -33,6 +33,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(WORKERS) -m 'not slow' tests
 
 test-slow: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks]'
 	$(BIN)/python -m pytest -q $(WORKERS) tests
 
 bench: $(VENV)/.installed

@@ -19,6 +19,8 @@ EXTRAS = {
     "parity": ["torch==2.13.0", "peft>=0.21,<0.22", "transformers>=5.23,<6"],
     # Assessors and editors of pictures behind a server (guardjax pairs).
     "pairs": ["openai>=2,<4"],
+    # Running the notebooks of colab/ from first to last.
+    "notebooks": ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"],
     # Adapters over a base in four bits.
     "qlora": ["qwix>=0.1.8,<0.2"],
     # Our models and data sets in lmms-eval, which brings torch.
