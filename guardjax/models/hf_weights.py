@@ -47,8 +47,8 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
         dtype: type of the parameters: float32, bfloat16 or float16.
         shardings: a tree like the parameters; each tensor is placed as it is read.
         four_bits: whether the kernels of a module, such as "model/layers_0/mlp/up_proj", are put
-            in four bits as they are read, as `models.nf4.quantise` would: beside what is kept there
-            is one tensor in `dtype`, also of layers that the config stacks. On one device.
+            in four bits as they are read, as `models.nf4.quantise` would: beside what is kept is
+            one tensor in `dtype`, also of layers that the config stacks. On one device.
 
     Raises:
         FileNotFoundError: no such directory, config or weights.
@@ -58,8 +58,8 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
         ValueError: a config of another architecture, another `dtype`, or four bits with shardings.
     """
     if four_bits is not None and shardings is not None:
-        raise ValueError("four_bits and shardings cannot be combined: a base in four bits is on one "
-                         "device; leave out one of them")
+        raise ValueError("four_bits and shardings cannot be combined: a base in four bits is on "
+                         "one device; leave out one of them")
     folder = pathlib.Path(path)
     target = _check_dtype(dtype)
     if cfg is None:

@@ -154,7 +154,8 @@ def four_bit_modules(lora: LoraConfig) -> Callable[[str], bool] | None:
     if lora.base != "nf4":
         return None
     if importlib.util.find_spec("qwix") is None:
-        raise ValueError("lora.base='nf4' needs qwix: install guardjax[qlora], or set it to 'whole'")
+        raise ValueError("lora.base='nf4' needs qwix: install guardjax[qlora], or set it to "
+                         "'whole'")
     return lambda path: re.match(_LAYERS, path) is not None
 
 
