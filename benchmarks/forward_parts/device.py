@@ -90,9 +90,10 @@ def measurements(device: str, shape: str, batches: Sequence[int],
     """
     if jax.default_backend() != device:
         raise NoDeviceError(
-            f"--device {device}: this process computes on {jax.default_backend()} (JAX_PLATFORMS is "
-            f"{os.environ.get('JAX_PLATFORMS', '')!r}); on a machine with an NVIDIA GPU install "
-            "guardjax[cuda] and leave JAX_PLATFORMS unset, elsewhere leave --device out")
+            f"--device {device}: this process computes on {jax.default_backend()} "
+            f"(JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}); on a machine with an "
+            "NVIDIA GPU install guardjax[cuda] and leave JAX_PLATFORMS unset, elsewhere leave "
+            "--device out")
     model = SHAPES[shape]()
     for batch in batches:
         yield from _of_batch(model, device, batch, repeats)
