@@ -30,7 +30,9 @@ def weights(folder):
 
 
 def test_a_base_in_four_bits_is_read_so(guardjax, model, tmp_path, monkeypatch):
-    nf4 = pytest.importorskip("guardjax.models.nf4", reason="four bits need qwix (extra `qlora`)")
+    pytest.importorskip("qwix", reason="four bits need qwix (extra `qlora`)")
+    from guardjax.models import nf4
+
     made, real = [], nf4.quantise_one_by_one
 
     def counted(*args):

@@ -17,6 +17,8 @@ from guardjax.train.config import LoraConfig
 from guardjax.train.lora import target_kernels
 from guardjax.train.recipe import four_bit_modules, make_recipe
 
+pytest.importorskip("qwix", reason="four bits need qwix (extra `qlora`)")
+
 # Of the decoder's kernels those of 96 inputs are no whole number of blocks.
 CFG = ModelConfig(
     VisionConfig(depth=2, hidden_size=32, intermediate_size=48, num_heads=2, out_hidden_size=64,
@@ -26,11 +28,6 @@ CFG = ModelConfig(
 SCANNED = dataclasses.replace(CFG, scan_layers=True)
 QLORA = LoraConfig(rank=2, base="nf4")
 CHOSEN = four_bit_modules(QLORA)
-
-
-@pytest.fixture(autouse=True)
-def _qwix():
-    pytest.importorskip("qwix", reason="four bits need qwix (extra `qlora`)")
 
 
 @pytest.fixture(name="folder", scope="module")
