@@ -18,19 +18,22 @@ from guardjax.models.init import Params, param_shapes
 from guardjax.types import PromptBatch, Segment
 
 BASE = pathlib.Path(guardjax.__file__).parent / "assets" / "base"
-SIDE = 8        # patches along a side of each prompt's one picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model in float32, prompts of `prompt` tokens and answers of `tokens`; and its bars."""
+    """A model, prompts of `prompt` tokens and answers of `tokens`; its bar if it has a peer.
+
+    Each prompt has one picture of `side` x `side` patches.
+    """
 
     name: str
     cfg: ModelConfig
     params: Params
     prompt: int
     tokens: int
-    decode_bar: float       # times as fast as the peer
+    decode_bar: float | None = None     # times as fast as the peer
+    side: int = 8
 
 
 def tiny() -> Model:
@@ -71,13 +74,14 @@ class Row:
 def make_rows(model: Model, batch: int) -> list[Row]:
     """`batch` random prompts."""
     rng, cfg = np.random.default_rng(0), model.cfg
-    units = (SIDE // cfg.vision.spatial_merge_size) ** 2
+    units = (model.side // cfg.vision.spatial_merge_size) ** 2
     picture = [cfg.vision_start_token_id, *[cfg.image_token_id] * units, cfg.vision_end_token_id]
     rows = []
     for _ in range(batch):
         words = rng.integers(0, 256, model.prompt - len(picture))
-        patches = rng.standard_normal((SIDE**2, cfg.vision.patch_dim)).astype(np.float32)
-        rows.append(Row(np.concatenate([words[:4], picture, words[4:]]), (1, SIDE, SIDE), patches))
+        patches = rng.standard_normal((model.side**2, cfg.vision.patch_dim)).astype(np.float32)
+        tokens = np.concatenate([words[:4], picture, words[4:]])
+        rows.append(Row(tokens, (1, model.side, model.side), patches))
     return rows
 
 

@@ -37,9 +37,27 @@ def step_flops(cfg: ModelConfig, batch: int, length: int) -> int:
     return batch * (2 * decoder_weights(cfg) + scores)
 
 
-def step_bytes(cfg: ModelConfig, batch: int, length: int) -> int:
-    """What one step in float32 has to read: weights and keys and values, each once."""
-    return 4 * (decoder_weights(cfg) + kv_numbers(cfg, batch, length))
+def step_bytes(cfg: ModelConfig, batch: int, length: int, item: int = 4) -> int:
+    """What one step has to read: weights and keys and values, each once, of `item` bytes."""
+    return item * (decoder_weights(cfg) + kv_numbers(cfg, batch, length))
+
+
+def prefill_flops(cfg: ModelConfig, batch: int, prompt: int, patches: int) -> int:
+    """Products of prefill, of which the head is asked for the last token alone.
+
+    Of the scores of words those that a causal mask hides are not counted.
+    """
+    text, vision = cfg.text, cfg.vision
+    head = text.vocab_size * text.hidden_size
+    scores = 2 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * prompt**2
+    width, unit = vision.hidden_size, vision.hidden_size * vision.spatial_merge_size**2
+    block = 4 * width**2 + 3 * width * vision.intermediate_size
+    seen = sum(patches if index in vision.full_blocks else min(patches, vision.window_patches)
+               for index in range(vision.depth))
+    tower = (2 * patches * (vision.depth * block + width * vision.patch_dim)
+             + 4 * patches * width * seen
+             + 2 * patches // vision.spatial_merge_size**2 * unit * (unit + text.hidden_size))
+    return batch * (2 * prompt * (decoder_weights(cfg) - head) + 2 * head + scores + tower)
 
 
 def loop_copies(program: jax.stages.Compiled) -> int:

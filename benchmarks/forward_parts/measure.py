@@ -61,7 +61,9 @@ def _of_batch(model: Model, peer: Any, batch: int, repeats: int) -> Iterator[Mea
     tokens = ours.decode()
     yield from _counted(model, ours, batch, end)
 
-    things = {"prefill": Timed(lambda _: ours.prefill()), "decode": Timed(lambda _: ours.decode())}
+    things = {"prefill": Timed(lambda _: ours.prefill()), "decode": Timed(lambda _: ours.decode()),
+              "step_products": Timed(lambda _: ours.products())}
+    ours.products()     # compiled
     if peer is not None:
         theirs, kinds, answers = _fastest(peer, rows)
         things |= {f"peer_{name}": thing for name, thing in theirs.items()}
@@ -131,6 +133,16 @@ def _ceilings(model: Model, batch: int, end: str, seconds: dict[str, Seconds], w
     yield f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}", None
     yield (f"forward/bandwidth_{end}", reading / step, "x_measured",
            Bar(">=", CEILING_BAR))
-    if batch > 1:
-        yield (f"forward/ceiling_{end}", max(reading, multiplying) / step,
-               "x_arithmetic" if multiplying > reading else "x_bandwidth", None)
+    yield floor(end, reading, multiplying, step)
+    yield f"forward/products_{end}", seconds["step_products"].cpu / step, "x_step", None
+
+
+def floor(end: str, reading: float, multiplying: float, step: float) -> Measurement:
+    """How near a step comes to the least that it can take: reading or multiplying, all else free.
+
+    The unit says which it is, and what share of the bandwidth a step at the floor would use.
+    """
+    least = max(reading, multiplying)
+    bound = "arithmetic" if multiplying > reading else "bandwidth"
+    return (f"forward/floor_{end}", least / step,
+            f"x_{bound}_which_allows_{reading / least:.2f}_of_bandwidth", None)

@@ -6,12 +6,15 @@ import dataclasses
 import functools
 from typing import Any
 
+import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 from forward_parts.cases import Model, Row, prompt_batch
 
 import guardjax.models as models
 from guardjax.models.init import Params
+from guardjax.models.linear import KERNEL, product
 from guardjax.rl.answers import last_hidden
 from guardjax.rl.model_fns import bind
 from guardjax.rl.sampling import SamplingParams, generate
@@ -30,28 +33,51 @@ class Ours:
         self.model, self.rows = model, rows
         self._prefill = jax.jit(functools.partial(_prefill, model))
         self._decode = jax.jit(functools.partial(_decode, model))
+        self._products = jax.jit(functools.partial(_products, model))
+        self._inputs = jnp.ones((len(rows), max(model.cfg.text.hidden_size,
+                                                model.cfg.text.intermediate_size)))
         _, self._start = self.prefill()
 
     def prefill(self) -> tuple[jax.Array, tuple]:
         """(logits of the next token [B, V], what decoding starts from)."""
         prompts = prompt_batch(self.model.cfg, self.rows)
-        logits, hidden, cache = self._prefill(self.model.params, prompts)
+        logits, hidden, cache = self.prefill_laid_out(prompts)
         first = Segment(prompts.prompt.tokens[:, :1], prompts.prompt.positions[:, :1],
                         prompts.prompt.mask[:, :1])
         return (jax.block_until_ready(logits),
                 (PromptBatch(first, prompts.next_pos), hidden[:, None], cache))
 
+    def prefill_laid_out(self, prompts: PromptBatch) -> tuple[jax.Array, jax.Array, Any]:
+        """(logits of the next token [B, V], its hidden state [B, D], cache): the program alone."""
+        return jax.block_until_ready(self._prefill(self.model.params, prompts))
+
     def decode(self) -> np.ndarray:
         """The likeliest tokens [B, T]."""
         return np.asarray(self._decode(self.model.params, *self._start))[:, 0]
+
+    def products(self) -> list[jax.Array]:
+        """The matrix products of a step of decoding alone, nothing between them."""
+        return jax.block_until_ready(self._products(self.model.params, self._inputs))
 
     def num_programs(self) -> int:
         """Programs compiled so far: one for prefill and one for decoding are enough."""
         return self._prefill._cache_size() + self._decode._cache_size()
 
+    def prefill_program(self, prompts: PromptBatch) -> jax.stages.Compiled:
+        """The compiled program behind `prefill`."""
+        return self._prefill.lower(self.model.params, prompts).compile()
+
     def decode_program(self) -> jax.stages.Compiled:
         """The compiled program behind `decode`."""
         return self._decode.lower(self.model.params, *self._start).compile()
+
+
+def _products(model: Model, params: Params, rows: jax.Array) -> list[jax.Array]:
+    leaves = flax.traverse_util.flatten_dict(params["model"])
+    hidden = rows[:, :model.cfg.text.hidden_size]
+    return [product(rows[:, :leaf.shape[0]], {KERNEL: leaf}, model.cfg.dtype)
+            for path, leaf in leaves.items() if path[-1] == KERNEL] + [
+                models.unembed(params, model.cfg, hidden)]
 
 
 def _prefill(model: Model, params: Params,

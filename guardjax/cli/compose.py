@@ -9,7 +9,7 @@ import importlib.util
 import pathlib
 import tempfile
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -56,6 +56,7 @@ from guardjax.train.console import RunConsole
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.loop import run_stages
 from guardjax.train.metrics import MetricWriter
+from guardjax.train.recipe import four_bit_modules
 from guardjax.train.sharding import Placement, check_batch, check_heads, make_mesh
 from guardjax.train.stages.exact import ExactStage
 from guardjax.train.stages.grpo import GRPOStage
@@ -130,11 +131,13 @@ def _policy_files(run: RunConfig) -> dict[str, str]:
 
 
 def load_start(name: str, seed: int, memory: MemoryConfig = MemoryConfig(),
+               four_bits: Callable[[str], bool] | None = None,
                ) -> tuple[ModelConfig, Any, Batcher]:
-    """Config, parameters and batcher that a run starts from."""
+    """Config, parameters and batcher that a run starts from; `four_bits` is that of `load_hf`."""
     if name != SCRATCH:
         path = model_dir(name)
-        cfg, params = models.load_hf(path, _compiled(read_config(path), memory))
+        cfg, params = models.load_hf(path, _compiled(read_config(path), memory),
+                                     four_bits=four_bits)
         return cfg, params, load_batcher(path)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(world_corpus(seed), 1024, folder)
@@ -237,8 +240,10 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
             f". {', '.join(changed)} has changed since: choose another folder to train with it"
             if changed else ""))
         return folder / "model"
+    with _key_named("stages.0"):        # what that stage does not train is read as it keeps it
+        four_bits = four_bit_modules(run.stages[0].lora) if run.stages else None
     with _key_named("base"):
-        cfg, params, batcher = load_start(run.base, run.seed, run.memory)
+        cfg, params, batcher = load_start(run.base, run.seed, run.memory, four_bits)
     cfg = dataclasses.replace(cfg, dtype=run.dtype, attention=run.attention)
     try:
         models.attention_backend(cfg)

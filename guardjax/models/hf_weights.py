@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -17,9 +17,11 @@ import numpy as np
 from guardjax.atomic import new_mode
 from guardjax.json_file import read_json, write_json
 from guardjax.models.config import ModelConfig
-from guardjax.models.hf_names import (TensorSpec, copy_turned, from_hf_layout, hub_name, leaf_shape,
-                                      leaf_table, tensor_table, tied_names, to_hf_layout)
+from guardjax.models.hf_leaves import check_held, pieces, read_in_four_bits, read_leaf
+from guardjax.models.hf_names import (TensorSpec, hub_name, leaf_shape, leaf_table, tensor_table,
+                                      tied_names, to_hf_layout)
 from guardjax.models.init import Params
+from guardjax.models.linear import NF4
 from guardjax.models.shards import (DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor, WeightsError,
                                     open_checkpoint, some, write_file)
 
@@ -28,12 +30,10 @@ __all__ = ["CONFIG_FILE", "INDEX_FILE", "SINGLE_FILE", "WeightsError", "check_tr
 
 CONFIG_FILE = "config.json"
 
-# A tensor of another type or layout is read in pieces, so that it is never there twice.
-_PIECE_BYTES = 32 * 2**20
-
 
 def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: str = "float32",
-            shardings: Params | None = None) -> tuple[ModelConfig, Params]:
+            shardings: Params | None = None,
+            four_bits: Callable[[str], bool] | None = None) -> tuple[ModelConfig, Params]:
     """Reads a checkpoint directory, tensor by tensor.
 
     All names, shapes and types are checked before the first tensor is read, and on the host there
@@ -46,14 +46,20 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
         cfg: the config to use; read from `config.json` if None.
         dtype: type of the parameters: float32, bfloat16 or float16.
         shardings: a tree like the parameters; each tensor is placed as it is read.
+        four_bits: whether the kernels of a module, such as "model/layers_0/mlp/up_proj", are put
+            in four bits as they are read, as `models.nf4.quantise` would: beside what is kept is
+            one tensor in `dtype`, also of layers that the config stacks. On one device.
 
     Raises:
         FileNotFoundError: no such directory, config or weights.
         WeightsError: pickled weights; a missing or broken shard; a tensor that is missing, unused,
             of the wrong shape, not a float, or with numbers that float16 was asked to hold and
             cannot.
-        ValueError: a config of another architecture, or another `dtype`.
+        ValueError: a config of another architecture, another `dtype`, or four bits with shardings.
     """
+    if four_bits is not None and shardings is not None:
+        raise ValueError("four_bits and shardings cannot be combined: a base in four bits is on "
+                         "one device; leave out one of them")
     folder = pathlib.Path(path)
     target = _check_dtype(dtype)
     if cfg is None:
@@ -65,8 +71,11 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
         _check_stored(stored, cfg, folder)
         leaves = sorted(leaf_table(cfg).items(), key=lambda item: -math.prod(leaf_shape(item[1])))
         for path, specs in leaves:
-            leaf = _placed(specs, stored, target, places.get(path))
-            flat[path] = jax.block_until_ready(leaf)
+            if four_bits is not None and _fits_four_bits(path, specs, four_bits):
+                flat[(*path[:-1], NF4)] = read_in_four_bits(specs, stored, target)
+            else:
+                flat[path] = jax.block_until_ready(
+                    read_leaf(specs, stored, target, places.get(path)))
     return cfg, flax.traverse_util.unflatten_dict(dict(sorted(flat.items())))
 
 
@@ -143,6 +152,13 @@ def check_tree(params: Params, cfg: ModelConfig) -> None:
                                f"{shape}")
 
 
+def _fits_four_bits(path: tuple[str, ...], specs: Sequence[TensorSpec],
+                    chosen: Callable[[str], bool]) -> bool:
+    from guardjax.models.nf4 import fits    # the extra `qlora`
+
+    return fits("/".join(path), leaf_shape(specs), chosen)
+
+
 def _check_dtype(dtype: str) -> np.dtype:
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
@@ -181,79 +197,10 @@ def _check_stored(stored: Mapping[str, StoredTensor], cfg: ModelConfig,
 
 
 def _check_tied(head: StoredTensor, embedding: StoredTensor, folder: pathlib.Path) -> None:
-    for rows in _pieces(range(head.shape[0]), head.shape[1] * 4):
+    for rows in pieces(range(head.shape[0]), head.shape[1] * 4):
         if not np.array_equal(head.read((rows, slice(None))), embedding.read((rows, slice(None)))):
             raise WeightsError(f"{folder}: the config ties the head to the embedding, but "
                                f"{head.name} differs from it")
-
-
-def _placed(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype: np.dtype,
-            sharding: jax.sharding.Sharding | None) -> jax.Array:
-    """One leaf: a tensor, or a stack of layers."""
-    shape = leaf_shape(specs)
-    if sharding is None:
-        return jax.device_put(_part(specs, stored, dtype, (slice(None),) * len(shape)))
-    # Replicas ask for the same part, and it is read once.
-    parts: dict[str, np.ndarray] = {}
-
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        key = repr(index)
-        if key not in parts:
-            parts[key] = _part(specs, stored, dtype, index)
-        return parts[key]
-
-    return jax.make_array_from_callback(shape, sharding, read, dtype=dtype)
-
-
-def _part(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype: np.dtype,
-          index: tuple[slice, ...]) -> np.ndarray:
-    """The part `index` of a leaf in our layout; `stored` is in theirs."""
-    ranges = [range(*s.indices(n)) for s, n in zip(index, leaf_shape(specs), strict=True)]
-    part = np.empty([len(r) for r in ranges], dtype)
-    for spec in specs:
-        stack, own = ranges[:len(spec.layer)], ranges[len(spec.layer):]
-        if any(i not in r for i, r in zip(spec.layer, stack)):
-            continue
-        target = part[tuple(r.index(i) for i, r in zip(spec.layer, stack))]
-        with np.errstate(over="ignore"):    # `_check_held` says it, also of bfloat16
-            _read_into(target, spec, stored[spec.name], own)
-        if stored[spec.name].dtype != dtype.name:
-            _check_held(spec.name, target)
-    return part
-
-
-def _read_into(part: np.ndarray, spec: TensorSpec, stored: StoredTensor,
-               ranges: Sequence[range]) -> None:
-    """Fills `part` with the part `ranges` of one tensor."""
-    if len(spec.shape) > 2:     # the patch embedding, which is small
-        index = tuple(slice(r.start, r.stop) for r in ranges)
-        part[...] = from_hf_layout(spec, stored.read())[index]
-        return
-    rows, *columns = ranges[::-1] if spec.is_kernel else ranges
-    row_bytes = 4 * int(np.prod([len(r) for r in columns], dtype=np.int64))
-    done = 0
-    for piece in _pieces(rows, row_bytes):
-        read = stored.read((piece, *(slice(r.start, r.stop) for r in columns)))
-        if spec.is_kernel:
-            copy_turned(read, part[:, done:done + len(read)])
-        else:
-            part[done:done + len(read)] = read
-        done += len(read)
-
-
-def _check_held(name: str, array: np.ndarray) -> None:
-    """That a tensor made into float16 did not overflow; bfloat16 reaches as far as float32."""
-    # No array of flags beside it: a tensor may be as large as the room that is left.
-    if array.dtype == np.float16 and not np.isfinite([array.min(initial=0),
-                                                      array.max(initial=0)]).all():
-        raise WeightsError(f"tensor {name} has numbers that float16 cannot hold (its largest is "
-                           f"{np.finfo(np.float16).max:,.0f}); take bfloat16 or float32")
-
-
-def _pieces(rows: range, row_bytes: int) -> list[slice]:
-    step = max(1, _PIECE_BYTES // max(1, row_bytes))
-    return [slice(start, min(start + step, rows.stop))
-            for start in range(rows.start, rows.stop, step)]
 
 
 def _shards(specs: tuple[TensorSpec, ...], itemsize: int, limit: int) -> list[list[TensorSpec]]:
@@ -278,10 +225,10 @@ def _write_shard(file: pathlib.Path, shard: list[TensorSpec], params: Params, dt
         for key in specs[name].path:
             leaf = leaf[key]
         ours = np.asarray(_layer_of(leaf, specs[name].layer))
-        with np.errstate(over="ignore"):    # `_check_held` says it
+        with np.errstate(over="ignore"):    # `check_held` says it
             theirs = to_hf_layout(specs[name], ours, DTYPES[dtype])
         if ours.dtype != theirs.dtype:
-            _check_held(name, theirs)
+            check_held(name, theirs)
         return theirs
 
     write_file(file, [(spec.name, spec.shape) for spec in specs.values()], dtype, make)

@@ -66,6 +66,20 @@ def product(x: Array, leaves: Mapping[str, Any], dtype: str,
     return y
 
 
+def ordinary_shapes(params: Mapping[str, Any]) -> dict[str, Any]:
+    """`params` with the shape of a kernel, float32, in place of each that is in four bits."""
+    shapes: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            shapes[name] = ordinary_shapes(value)
+        elif name == NF4:
+            shapes[KERNEL] = jax.ShapeDtypeStruct(value.shape, np.float32,
+                                                  sharding=value.scale.sharding)
+        else:
+            shapes[name] = value
+    return shapes
+
+
 def _whole(stored: Any) -> jax.Array:
     from guardjax.models.nf4 import dequantise  # an extra: nobody else needs it
 

@@ -7,11 +7,13 @@ are used and not its model wrappers, which patch functions of JAX while a model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from guardjax.models.linear import KERNEL, NF4
 
@@ -32,8 +34,30 @@ def quantise(params: Mapping[str, Any], chosen: Callable[[str], bool]) -> dict[s
         those, a kernel whose inputs are no whole number of blocks stays as it is.
     """
     return _changed(params, "", lambda path, name, leaf: (
-        (NF4, _quantised(leaf)) if name == KERNEL and chosen(path) and leaf.ndim >= 2
-        and leaf.shape[-2] % BLOCK == 0 else (name, leaf)))
+        (NF4, _quantised(leaf)) if fits(f"{path}/{name}", leaf.shape, chosen) else (name, leaf)))
+
+
+def quantise_one_by_one(shape: tuple[int, ...],
+                        kernels: Iterable[tuple[tuple[int, ...], np.ndarray]]) -> qwix.QArray:
+    """What `quantise` makes of a kernel [.., in, out], given layer by layer.
+
+    Args:
+      shape: of the whole.
+      kernels: (index in the leading axes, kernel [in, out]) of every layer; the next is asked for
+        when the one before is in four bits.
+    """
+    made = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+                        jax.eval_shape(_quantised, jax.ShapeDtypeStruct(shape, jnp.float32)))
+    for index, kernel in kernels:
+        made = jax.block_until_ready(_put(made, index, kernel))
+    return made
+
+
+def fits(path: str, shape: tuple[int, ...], chosen: Callable[[str], bool]) -> bool:
+    """Whether `quantise` would put the leaf of a path and a shape in four bits."""
+    module, _, name = path.rpartition("/")
+    return (name == KERNEL and len(shape) >= 2 and shape[-2] % BLOCK == 0
+            and bool(chosen(module)))
 
 
 def dequantised(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +78,12 @@ def _quantised(kernel: jax.Array) -> qwix.QArray:
     return qwix.quantize(kernel.astype(jnp.float32), "nf4",
                          channelwise_axes=(*stack, kernel.ndim - 1),
                          tiled_axes={kernel.ndim - 2: BLOCK})
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(stack: qwix.QArray, index: tuple[int, ...], kernel: jax.Array) -> qwix.QArray:
+    """`stack` with one of its kernels; in place."""
+    return jax.tree.map(lambda whole, one: whole.at[index].set(one), stack, _quantised(kernel))
 
 
 def _changed(tree: Mapping[str, Any], path: str,

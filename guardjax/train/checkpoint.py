@@ -23,6 +23,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from guardjax.models.linear import ordinary_shapes
 from guardjax.train.config import CheckpointConfig
 from guardjax.train.disk import DiskFullError, is_full_disk
 from guardjax.train.state import Bundle, Clock, Params
@@ -150,6 +151,8 @@ class Checkpointer:
     def load_stage_start(self, stage: int, like: Params) -> Params:
         """Returns what `save_stage_start` kept for the stage, in the shardings of `like`.
 
+        What is kept are ordinary weights, also where `like` has kernels in four bits.
+
         The first stage starts from the run's base, which is not kept: `like` is returned.
 
         Raises:
@@ -162,7 +165,7 @@ class Checkpointer:
             raise CheckpointError(f"{path} is missing: a checkpoint is of stage {stage}, which "
                                   "cannot be resumed without the parameters it started from")
         try:
-            return ocp.load(path, jax.tree.map(_abstract, like))
+            return ocp.load(path, jax.tree.map(_abstract, ordinary_shapes(like)))
         except ValueError as error:
             raise CheckpointError(f"{path} does not fit this model: {error}") from error
 

@@ -148,5 +148,5 @@ def _kernels(tree: Params, path: str) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _kernels(value, f"{path}/{name}" if path else name)
-        elif name == KERNEL and path and len(value.shape) >= 2:
+        elif name in (KERNEL, NF4) and path and len(value.shape) >= 2:
             yield path, value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -109,17 +109,18 @@ class AdapterRecipe:
     def check(self, shapes: Params) -> None:
         """See `Recipe`."""
         target_kernels(split_params(shapes, self.freeze)[0], self.lora)
-        if self.lora.base == "nf4" and importlib.util.find_spec("qwix") is None:
-            raise ValueError("lora.base='nf4' needs qwix: install guardjax[qlora], or set it to "
-                             "'whole'")
+        four_bit_modules(self.lora)
 
     def split(self, params: Params, key: jax.Array) -> tuple[Params, Params]:
-        """See `Recipe`; with `lora.base="nf4"` the frozen decoder layers are in four bits."""
+        """See `Recipe`; with `lora.base="nf4"` the frozen decoder layers are in four bits.
+
+        They may be so already, as `load_hf` can read them.
+        """
         adapters = init_adapters(split_params(params, self.freeze)[0], self.lora, key)
-        if self.lora.base == "nf4":
+        if (chosen := four_bit_modules(self.lora)) is not None:
             from guardjax.models.nf4 import quantise    # the extra `qlora`
 
-            params = quantise(params, re.compile(_LAYERS).match)
+            params = quantise(params, chosen)
         return adapters, params
 
     def merge(self, trained: Params, frozen: Params) -> Params:
@@ -142,6 +143,20 @@ class AdapterRecipe:
         """See `Recipe`: no adapters, since the frozen parameters are the model as it was."""
         del trained
         return {}
+
+
+def four_bit_modules(lora: LoraConfig) -> Callable[[str], bool] | None:
+    """Returns which modules of a base are in four bits, by their path; None if none are.
+
+    Raises:
+      ValueError: if some are, and qwix is not installed.
+    """
+    if lora.base != "nf4":
+        return None
+    if importlib.util.find_spec("qwix") is None:
+        raise ValueError("lora.base='nf4' needs qwix: install guardjax[qlora], or set it to "
+                         "'whole'")
+    return lambda path: re.match(_LAYERS, path) is not None
 
 
 def make_recipe(freeze: Sequence[str], lora: LoraConfig) -> Recipe:

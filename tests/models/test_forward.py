@@ -17,6 +17,11 @@ B, G, T = 2, 3, 4
 CFG = SMALLEST
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick(quick_compilation):
+    """All programs here are small."""
+
+
 @pytest.fixture(name="params", scope="module")
 def make_params():
     return model.init_params(CFG, jax.random.key(0))

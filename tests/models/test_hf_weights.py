@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from guardjax.models import hf_weights, shards
+from guardjax.models import hf_leaves, shards
 from guardjax.models.hf_names import tensor_table
 from guardjax.models.hf_weights import INDEX_FILE, SINGLE_FILE, WeightsError, load_hf, save_hf
 from guardjax.models.init import init_params
@@ -136,7 +136,7 @@ def test_one_tensor_at_a_time_is_on_the_host(tmp_path):
 
 
 def test_reading_in_pieces_gives_the_same(folder, params, monkeypatch):
-    monkeypatch.setattr(hf_weights, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(hf_leaves, "_PIECE_BYTES", 1000)
     assert_same(load_hf(folder)[1], params)
 
 

@@ -39,11 +39,8 @@ def unstacked(tree, cfg):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compile fast and run slowly."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _quick(quick_compilation):
+    """All programs here are small."""
 
 
 @pytest.fixture(name="params", scope="module")
