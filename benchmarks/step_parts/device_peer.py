@@ -1,7 +1,7 @@
 """The other side on an accelerator: transformers with PEFT's adapters and a loop by hand.
 
 `PYTHON -m step_parts.device_peer FOLDER`, where PYTHON has torch, transformers and peft, and FOLDER
-a `config.json` and a `shape.json`. See `turns.py`. Every prompt is repeated for each of its answers.
+a `config.json` and a `shape.json`. See `turns.py`. A prompt is repeated for each of its answers.
 """
 
 from __future__ import annotations
