@@ -26,8 +26,8 @@ Each side is a process pinned to the same core, with one thread for arithmetic; 
 Seconds are of the processor, medians: what else the machine does adds to wall time, whose ratio has
 no bar. Memory is the peak of the resident set in a step, over the resident set after imports and
 weights: gradients, moments and activations, without what compiling takes before the first turn
-(Linux only). By default 7 turns; `short_vocab` 2 and `guard_vocab` 1, in which TRL's first step
-counts, as one takes more than a minute.
+(Linux only). By default 7 turns; `_vocab` 1, in which TRL's first step counts, as one takes from
+half a minute to one and a half, and a second was as long.
 
 With `--device gpu`: a decoder of Qwen2.5-VL-3B's shape, random frozen weights in bfloat16, adapters
 of rank 16, 8 prompts of 768 words with 8 answers of 64 tokens. A step of decoding is held to what

@@ -44,7 +44,8 @@ class Case:
 CASES = {case.name: case for case in (
     Case("guard", 768, 48, 256, 3.0),
     Case("short", 96, 48, 64, 1.2),
-    Case("short_vocab", 96, 48, 64, 3.0, REAL_VOCAB, memory=1 / 3, checkpointing=True, turns=2),
+    Case("short_vocab", 96, 48, 64, 3.0, REAL_VOCAB, memory=1 / 3, checkpointing=True, turns=1,
+         slow=True),
     Case("guard_vocab", 768, 48, 256, 3.0, REAL_VOCAB, prompts=1, memory=1 / 3,
          checkpointing=True, turns=1, slow=True),
 )}
