@@ -1,7 +1,9 @@
 """How benchmarks take times; itself measures nothing.
 
 Times of two ways are compared only if they were taken alike: on one pinned core, in turns, so that
-whatever else runs disturbs both, and by the median, which a disturbed turn leaves as it is.
+whatever else runs disturbs both, and by the median, which a disturbed turn leaves as it is. On a
+CPU they are seconds of the processor, to which a neighbour on the core adds little; wall time grows
+with everybody who waits.
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ def pin_core() -> None:
 def median_seconds(ways: Mapping[Key, Callable[[], object]],
                    repeats: int = REPEATS) -> dict[Key, float]:
     """Median seconds of each way, run in turns. Call each once before, to compile it."""
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
     taken = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(way())
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(clock() - start)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 

@@ -173,7 +173,7 @@ def test_no_array_of_tokens_by_vocabulary_is_in_the_compiled_program():
 
 
 def test_the_way_follows_from_the_size_of_the_logits():
-    """At 256 MiB all are made at once, above it none, without a word from the caller."""
+    """At 16 MiB all are made at once, above it none, without a word from the caller."""
     def block(vocab, shape):
         text = lowered_pass(vocab, shape, 8).as_text()
         return largest(text, r"tensor<((?:\d+x)+)[a-z]\w*>", (vocab, 8))
