@@ -21,7 +21,8 @@ _ENTRIES = 256
 _TEXTS = (
     "policy: R1: No knives.\nR12: no weapons, except in kitchens.\ndoes it follow the policy?",
     "<answer>unsafe R1 R2</answer><think>A knife lies left.</think>",
-    "  two spaces,\ttab,\r\nline;  0123456789 3.14 don't DON'T \u00e9\u00df\u4e2d\u6587\u0440\u0443 \U0001f600",
+    "  two spaces,\ttab,\r\nline;  0123456789 3.14 don't DON'T",
+    "\u00e9\u00df\u4e2d\u6587\u0440\u0443 \U0001f600",
 )
 # A forced token is certain, so that its log-probability is 0 up to rounding.
 _CERTAIN = -0.01
@@ -75,8 +76,9 @@ def _check_tokenizer(wire: Wire, tokenizer: Tokenizer) -> None:
                                   skip_special_tokens=True)
     # A placeholder without its picture is no prompt, and some engines only encode prompts. That
     # it is right shows in the first prompt with a picture.
+    vocab = tokenizer.inner.get_vocab()
     special = [token for token in SPECIAL_TOKENS
-               if token in tokenizer.inner.get_vocab() and token not in (IMAGE_PAD, "<|video_pad|>")]
+               if token in vocab and token not in (IMAGE_PAD, "<|video_pad|>")]
     # What a decoder made up for half a letter is no text of the vocabulary.
     for text in (*_TEXTS, "".join(special), some.replace("\ufffd", "")):
         ours, theirs = tokenizer.trusted(text), wire.encode(text)

@@ -53,7 +53,8 @@ def engine_prompt(ids: np.ndarray, image: np.ndarray | None, name: str, tokenize
     found = tuple(int(token) for token in ids)
     if image is None:
         return EnginePrompt(name, found)
-    return EnginePrompt(name, found, _as_text(found, name, tokenizer), _as_png(image, name, patches))
+    text, png = _as_text(found, name, tokenizer), _as_png(image, name, patches)
+    return EnginePrompt(name, found, text, png)
 
 
 def _as_text(ids: tuple[int, ...], name: str, tokenizer: Tokenizer) -> str:

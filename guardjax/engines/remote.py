@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -137,25 +138,31 @@ class RemoteEngine:
           EngineError: an answer that is wrong, which asking again would not mend.
         """
         lost, late = None, []
+        seen = threading.Event()        # that one was lost
         bias = {token: -MOST_BIAS for token in decoding.blocked}
+
+        def ask(b: int, g: int) -> tuple[Checked, bool]:
+            try:
+                return self._ask(prompts[b], int(seeds[b, g]), decoding, bias), seen.is_set()
+            except ServerLost:
+                seen.set()
+                raise
+
         pool = concurrent.futures.ThreadPoolExecutor(self._limits.requests)
         try:
-            futures = {
-                pool.submit(self._ask, prompts[b], int(seeds[b, g]), decoding, bias): (b, g)
-                for b, g in places}
+            futures = {pool.submit(ask, *place): place for place in places}
             for future in concurrent.futures.as_completed(futures):
                 b, g = futures[future]
                 try:
-                    found[b, g] = future.result()
+                    found[b, g], is_late = future.result()
                 except ServerLost as error:
                     lost = error
-                    continue
                 except EngineError as error:
                     whose = f"{self._wire.server}, " if isinstance(error, AnswerError) else ""
                     raise EngineError(f"{whose}step {step}, example {prompts[b].name}, completion "
                                       f"{g}: {error}") from error
-                if lost is not None:
-                    late.append((b, g))
+                else:
+                    late += [(b, g)] if is_late else []
         finally:
             # Not waited for: the run that ends here has its state to save.
             pool.shutdown(wait=False, cancel_futures=True)

@@ -333,7 +333,8 @@ class FakeEngine:
         found = jax.device_get(decode(
             weights, self._prompt(ids, pixels), key, bias, jnp.float32(temperature),
             greedy=greedy, max_tokens=limit))
-        return found.tokens[0, 0], found.logp[0, 0], int(found.length[0, 0]), bool(found.ended[0, 0])
+        one = jax.tree.map(lambda leaf: leaf[0, 0], found)
+        return one.tokens, one.logp, int(one.length), bool(one.ended)
 
 
 @contextlib.contextmanager

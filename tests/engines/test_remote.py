@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -186,8 +187,6 @@ def test_weights_that_are_refused_are_not_tried_for_minutes(kind, served, tmp_pa
 
 
 def test_a_slow_server_is_not_waited_for(served, seeds, tmp_path):
-    import threading
-
     release, behaviour = threading.Event(), Behaviour()
     with running("vllm", served.folder, behaviour) as fake:
         engine = served.connect("vllm", fake.url, tmp_path)
@@ -200,6 +199,30 @@ def test_a_slow_server_is_not_waited_for(served, seeds, tmp_path):
                                               r".*rl.engine_seconds"):
             sample(hasty, served, seeds)
         release.set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_that_the_engine_broke_off_is_asked_for_again(kind, served, likely, seeds,
+                                                                 tmp_path):
+    """As engines do with what is in flight when they are paused."""
+    behaviour = Behaviour()
+    with running(kind, served.folder, behaviour) as fake:
+        engine = served.connect(kind, fake.url, tmp_path, requests=1)
+        engine.load(served.params(), 1)
+        first = len(fake.asked)
+
+        def abort(reply):
+            if len(fake.asked) == first + 2:
+                if "meta_info" in reply:
+                    reply["meta_info"]["finish_reason"] = {"type": "abort", "message": "paused"}
+                else:
+                    reply["choices"][0]["finish_reason"] = "abort"
+            return reply
+
+        behaviour.mangle = abort
+        found = sample(engine, served, seeds)
+        assert len(fake.asked) == first + 7
+    np.testing.assert_array_equal(found.tokens, likely.tokens)
 
 
 def set_logp(value):

@@ -1,4 +1,4 @@
-"""Training with an engine: the numbers of training without one, and nothing lost with the server."""
+"""Training with an engine: the numbers of training without one; nothing is lost with the server."""
 
 import dataclasses
 

@@ -1,8 +1,9 @@
 """A run stops when sampling and training no longer compute the same distribution.
 
-Both call one model on one set of parameters (an engine has a copy of them), so the log-probabilities
-of sampled tokens may differ from the recomputed ones by rounding alone. A larger mean gap says that they do not: a fault of a
-kernel, a cache or a device's arithmetic, which would train on wrong ratios without a word.
+Both call one model on one set of parameters (an engine has a copy of them), so that the
+log-probabilities of sampled tokens may differ from the recomputed ones by rounding alone. A larger
+mean gap says that they do not: a fault of a kernel, a cache, a device's arithmetic or an engine,
+which would train on wrong ratios without a word.
 """
 
 from __future__ import annotations
