@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "models": GROUND,
     "rewards": GROUND,
     "rl": GROUND,
+    "engines": GROUND | {"rl", "models", "data"},
     "train": GROUND | {"rl", "models", "data", "rewards"},
     "scale": GROUND | {"train", "rl", "models", "data"},
     "eval": GROUND | {"models", "rl", "data", "world", "rewards"},

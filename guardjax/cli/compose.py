@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import pathlib
@@ -23,6 +24,7 @@ from guardjax.cli.dataset_run import (
     open_run_dataset,
     record_batches,
 )
+from guardjax.cli.engines import connect_engine
 from guardjax.cli.model_folder import holds_model, save_model
 from guardjax.cli.reward_files import changed_files, keep_reward_files
 from guardjax.cli.run_adapters import adapter_writer, check_adapters
@@ -183,18 +185,30 @@ def world_directory(run: RunConfig) -> pathlib.Path:
 
 def make_stage(
     config: StageConfig, model: StageModel, directory: pathlib.Path, seed: int,
-    dataset: DatasetConfig = DatasetConfig(),
+    dataset: DatasetConfig = DatasetConfig(), folder: pathlib.Path | None = None,
 ) -> Any:
     """One stage over its data: the world built in `directory`, or a data set.
 
+    Args:
+      config: its config.
+      model: what it trains.
+      directory: of the world.
+      seed: the run's.
+      dataset: what takes the world's place, if it has a format.
+      folder: the run's, where weights for an engine are put; needed with one only.
+
     Raises:
       ValueError: a value that does not fit the data or the model.
+      EngineError: the stage's engine is not there, or cannot stand in for the model.
     """
     seed = seed * 1000 + config.seed
     batches = config.steps * (config.rl.dynamic_rounds if config.rl.dynamic_sampling else 1)
+    make = _STAGES.get(config.kind)
+    if config.rl.engine != "local":
+        make = functools.partial(make, engine=connect_engine(config, model, folder))
     if dataset.format:
         source = record_batches(config, dataset, model.batcher, batches, seed)
-        return _fitting(_STAGES[config.kind](config, model, source, seed), model)
+        return _fitting(make(config, model, source, seed), model)
     if config.kind == "sight":
         source = SightSource(
             model.batcher, batch=config.batch, num_batches=config.steps, seed=seed)
@@ -207,7 +221,7 @@ def make_stage(
         flip_share=0.5 if config.policies == "varied" else 0.0,
         spell_share=config.spell_share,
         house=named_policy(config.house) if config.house else None)
-    return _fitting(_STAGES[config.kind](config, model, source, seed), model)
+    return _fitting(make(config, model, source, seed), model)
 
 
 def _fitting(stage: Any, model: StageModel) -> Any:
@@ -227,6 +241,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     Raises:
       WorkdirError: the folder holds a run of another config or from another starting model.
       ConfigError: a value that does not fit the world, the base model or a stage.
+      EngineError: an engine is not there, or not one for this model.
       DiskFullError, NonFiniteError, Preempted and others of `run_stages`: with the state kept.
     """
     with _key_named("mesh"):
@@ -263,7 +278,8 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     stages = []
     for index, config in enumerate(run.stages):
         with _key_named(f"stages.{index}"):
-            stages.append(make_stage(config, model, directory, run.seed, run.dataset))
+            stages.append(make_stage(
+                config, model, directory, run.seed, run.dataset, folder))
         stages[-1].keep_adapters = adapter_writer(config, cfg, "" if index else run.base, folder)
     for name in changed_files(run, folder):
         console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "

@@ -30,6 +30,7 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.data.sources import SourceError
     from guardjax.policies import PolicyError
     from guardjax.rewards.reward import RewardError
+    from guardjax.rl.engine import EngineError
     from guardjax.train.checkpoint import CheckpointError
     from guardjax.train.config import ConfigError
     from guardjax.train.disk import DiskFullError, is_full_disk
@@ -43,8 +44,8 @@ def _explained(verb: str, error: BaseException) -> int | None:
 
     bad_input = (ConfigError, DatasetError, WorkdirError, ArtistUnavailable, PolicyError,
                  SourceError)
-    gave_up = (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, LogpGapError,
-               NonFiniteError, PromptError, RewardError)
+    gave_up = (CheckpointError, DataEndedError, DiskFullError, EngineError, IncompleteBuild,
+               LogpGapError, NonFiniteError, PromptError, RewardError)
     if isinstance(error, bad_input + gave_up):
         return fail(verb, error, status=2 if isinstance(error, bad_input) else 1)
     if isinstance(error, Preempted):

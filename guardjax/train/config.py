@@ -152,8 +152,14 @@ class RLConfig:
     max_tokens: int = 16                # T, a longer completion is cut and marked so
     stop: tuple[str, ...] = ()          # texts that end a completion, token by token
     slots: int = 0                      # completions decoded at a time, see `rl/slots.py`; 0 all
+    engine: Literal["local", "vllm", "sglang"] = "local"  # who samples, see `stages/sampler.py`
+    engine_url: str = ""                # "http://host:port" of an engine, started with the base
+    engine_seconds: float = 300.0       # what one of its answers may take
+    engine_retry_seconds: float = 120.0  # how long one that was lost is waited for, each batch
+    engine_requests: int = 64           # answers that it is asked for at a time
     logp_gap_limit: float = 0.0         # mean gap of sampled to recomputed log-probabilities that
-                                        # stops a run; 0 is 2e-5 in float32, 0.02 in bfloat16
+                                        # stops a run; 0 is 2e-5 in float32, 0.02 in bfloat16,
+                                        # and 1e-3 and 0.05 with an engine
     kl_coef: float = _BY_PRESET         # weight of the penalty to the reference
     kl: Literal["k1", "k2", "k3"] = _BY_PRESET      # its estimate
     kl_in: Literal["loss", "reward"] = _BY_PRESET   # where it enters
@@ -209,6 +215,7 @@ class RLConfig:
                  f"{self.truncation} samples from another distribution than the one that is "
                  "trained: set correction to 'token' or 'sequence', or leave top_k, top_p and "
                  "min_p at their defaults")
+        self._check_engine()
         _require(self.kl_coef >= 0, f"kl_coef must be >= 0, got {self.kl_coef}")
         _require(not self.kl_coef or (self.kl, self.kl_in) != ("k1", "loss"),
                  "kl='k1' in the loss has a gradient of zero in expectation: set kl_in to "
@@ -224,6 +231,35 @@ class RLConfig:
                  f"overlong_buffer is a share of max_tokens in (0, 1], got {self.overlong_buffer}")
         for name in ("dynamic_rounds", "epochs", "minibatches", "micro_batches"):
             _require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+    def _check_engine(self) -> None:
+        """That an engine is told where it is, and asked for nothing that it cannot do."""
+        if self.engine == "local":
+            for field in dataclasses.fields(self):
+                value = getattr(self, field.name)
+                _require(not field.name.startswith("engine_") or value == field.default,
+                         f"{field.name}={value!r} is for an engine, and engine is 'local': set "
+                         f"engine to 'vllm' or 'sglang', or leave {field.name} out")
+            return
+        _require(re.fullmatch(r"https?://[^/?#\s]+/?", self.engine_url) is not None,
+                 f"engine={self.engine!r} needs engine_url as http://host:port, got "
+                 f"{self.engine_url!r}")
+        _require(not self.truncation,
+                 f"{self.truncation} is for engine='local': engine={self.engine!r} tells one "
+                 "log-probability a token, and truncation needs two; leave top_k, top_p and min_p "
+                 "at their defaults")
+        _require(not self.slots, f"slots={self.slots} is for engine='local', and engine="
+                                 f"{self.engine!r} schedules by itself: set it to 0")
+        _require(self.correction != "none",
+                 f"engine={self.engine!r} rounds otherwise than training does: set correction to "
+                 "'token' or 'sequence', or engine to 'local'")
+        _require(self.engine_seconds > 0,
+                 f"engine_seconds must be positive, got {self.engine_seconds}")
+        _require(self.engine_retry_seconds >= 0,
+                 f"engine_retry_seconds must be >= 0, got {self.engine_retry_seconds}")
+        _require(self.engine_requests >= 1,
+                 f"engine_requests must be >= 1, got {self.engine_requests}")
 
 
 def _default(field: dataclasses.Field) -> Any:

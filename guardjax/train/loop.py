@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from guardjax.rewards.reward import RewardError
+from guardjax.rl.engine import EngineError
 from guardjax.train.checkpoint import Checkpointer
 from guardjax.train.compilation import announce_traces
 from guardjax.train.config import LogConfig
@@ -95,7 +96,8 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
               stop: StopSignal) -> Bundle:
     """Runs the steps that `bundle.clock` has not yet done; returns the bundle after the last.
 
-    The newest step is always saved when this returns, or raises `Preempted` or `RewardError`.
+    The newest step is always saved when this returns, or raises `Preempted`, `RewardError` or
+    `EngineError`.
     """
     first, window = bundle.clock.step, bundle.clock
     silence = SilenceWatch(console.line)
@@ -115,7 +117,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
                 batch = _next_batch(stage, bundle)
                 try:
                     bundle, metrics, shown = stage.step(bundle, batch)
-                except RewardError:     # before the update: the step can be done again
+                except (RewardError, EngineError):      # before the update: the step can be done again
                     _rewind(bundle, position)
                     _save(bundle, stage, checkpointer, writer, guard)
                     raise

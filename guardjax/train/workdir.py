@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 from guardjax.atomic import write_text
@@ -15,8 +16,10 @@ from guardjax.train.disk import explain_full_disk
 CONFIG_FILE = "config.txt"
 BASE_FILE = "base.json"
 
-# They change how a run is carried out, not what it computes.
+# They change how a run is carried out, not what it computes. An engine that was lost may come back
+# at another place.
 MAY_DIFFER = ("checkpoint.", "mesh.")
+_OF_ENGINE = re.compile(r"stages\.\d+\.rl\.engine_")
 
 
 class WorkdirError(RuntimeError):
@@ -35,7 +38,8 @@ def check_workdir(path: str | os.PathLike[str], claim: Claim, *,
                   may_differ: Sequence[str] = MAY_DIFFER) -> pathlib.Path:
     """Returns the folder if it is this run's or nobody's yet. Nothing is written.
 
-    Lines of the config that start with one of `may_differ` may change from one start to the next.
+    Lines of the config that start with one of `may_differ` may change from one start to the next,
+    and so may how an engine is reached (`rl.engine_url` and its like).
 
     Raises:
       WorkdirError: the folder is another config's (with a unified diff), or the run in it started
@@ -100,4 +104,5 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 
 def _fixed(text: str, may_differ: Sequence[str]) -> list[str]:
-    return [line for line in text.splitlines() if not line.startswith(tuple(may_differ))]
+    return [line for line in text.splitlines()
+            if not line.startswith(tuple(may_differ)) and not _OF_ENGINE.match(line)]

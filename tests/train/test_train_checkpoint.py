@@ -176,6 +176,18 @@ def test_a_folder_belongs_to_one_config(tmp_path):
     assert "seed: 0\n" in (folder / "config.txt").read_text()
 
 
+def test_an_engine_may_come_back_at_another_place(tmp_path):
+    """Another engine is another run, and so is none: samples round otherwise."""
+    def grpo(**rl):
+        return claim(stages=[{"kind": "grpo", "steps": 4, "rl": {"correction": "token"} | rl}])
+
+    folder = claim_workdir(tmp_path / "run", grpo(engine="vllm", engine_url="http://a:1"))
+    check_workdir(folder, grpo(engine="vllm", engine_url="http://b:2", engine_seconds=9.0))
+    for other in (grpo(engine="sglang", engine_url="http://a:1"), grpo()):
+        with pytest.raises(WorkdirError, match="stages.0.rl.engine: "):
+            check_workdir(folder, other)
+
+
 def test_a_folder_belongs_to_one_starting_model(tmp_path):
     folder = claim_workdir(tmp_path / "run", claim("a1"))
     assert kept_base(folder) == "a1"

@@ -30,6 +30,9 @@ def test_plain_mappings_and_references_resolve_alike():
     assert resolve(config) == resolve(plain)
 
 
+ENGINE = {"engine": "vllm", "engine_url": "http://a:1", "correction": "token"}
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"sead": 1}, r"unknown config key 'sead'\. Did you mean 'seed'\? Valid: attention, base, checkpoint"),
     ({"stages": [{"kind": "sft", "steps": 1, "optim": {"learning_rate": 1.0}}]},
@@ -88,7 +91,25 @@ def test_plain_mappings_and_references_resolve_alike():
         ({"slots": -2}, r"rl: slots must be >= 0, got -2; 0 decodes all together"),
         ({"slots": 257}, r"rl\.slots=257 do not fit: batch=32 prompts of rl\.group_size=8 have 25"),
         ({"logp_gap_limit": -1.0}, r"logp_gap_limit must be >= 0, got -1\.0; 0 goes by dtype"),
+        ({"engine": "vlm"}, r"rl\.engine must be one of 'local', 'vllm', 'sglang', got 'vlm'"),
+        ({"engine_url": "http://a:1"}, r"engine_url='http://a:1' is for an engine, and engine is "
+                                       r"'local': set engine to 'vllm' or 'sglang'"),
+        *((ENGINE | wrong, message) for wrong, message in [
+            ({"engine_url": ""}, r"engine='vllm' needs engine_url as http://host:port, got ''"),
+            ({"engine_url": "a:8000"}, r"engine_url as http://host:port, got 'a:8000'"),
+            ({"engine_url": "http://a:1/v1"}, r"as http://host:port, got 'http://a:1/v1'"),
+            ({"correction": "none"}, r"engine='vllm' rounds otherwise than training does: set "
+                                     r"correction to 'token' or 'sequence'"),
+            ({"top_p": 0.9}, r"top_p=0\.9.* is for engine='local'.*leave top_k, top_p and min_p"),
+            ({"slots": 4}, r"slots=4 is for engine='local'.*set it to 0"),
+            ({"engine_seconds": 0.0}, r"engine_seconds must be positive, got 0\.0"),
+            ({"engine_retry_seconds": -1.0}, r"engine_retry_seconds must be >= 0, got -1\.0"),
+            ({"engine_requests": 0}, r"engine_requests must be >= 1, got 0"),
+        ]),
     ]),
+    ({"stages": [{"kind": "exact", "steps": 1, "rl": {
+        "engine": "vllm", "engine_url": "http://a:1", "correction": "token"}}]},
+     r"rl\.\w+='\w+' is not for kind 'exact'"),
     ({"stages": [{"kind": "exact", "steps": 1, "rl": {"slots": 2}}]},
      r"rl\.slots=2 is not for kind 'exact'"),
     ({"stages": [{"kind": "sft", "steps": 1, "rl": {"top_k": 2, "correction": "token"}}]},

@@ -79,7 +79,7 @@ def test_answers_that_are_empty_or_have_no_end(start, small_guard, monkeypatch):
     zeros = np.zeros((4, GROUP, TOKENS), np.float32)
     samples = Samples(tokens, length, zeros, zeros, ended)
     assert decode_answers(samples, tokenizer) == [""] * 4 * GROUP
-    monkeypatch.setattr(stage, "_rollout", lambda *args: (samples, None))
+    monkeypatch.setattr(stage._sampler, "sample", lambda *args: (samples, None))
     monkeypatch.setattr(stage._gap, "_limit", np.inf)       # these were not sampled
     bundle, metrics, _ = stage.step(bundle, next(bundle.data_iterator))
     assert metrics["rollout/truncated"] == (2.0 * GROUP, 4.0 * GROUP)

@@ -10,6 +10,9 @@ Sampling among the likelier tokens only (`rl.top_k`, `rl.top_p`, `rl.min_p`) is 
 stays one on the whole distribution, and each token is weighed by what the model gives it over what
 the sampler did, which is the mass that was kept. The config refuses it without `rl.correction`.
 
+An engine in another process (`rl.engine`, see `sampler.py`) rounds otherwise than this one, so the
+config asks for `rl.correction` there, too.
+
 Prompts without a label (captions, questions) may be mixed in as anchors: their answers are sampled
 like the others, earn nothing, and are held to the reference by a k3 penalty of its own weight, so
 that what no reward looks at is not forgotten. The idea is that of PPO-ptx (arXiv 2203.02155), with
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -29,19 +32,18 @@ import numpy as np
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
-from guardjax.rl.model_fns import encode_vision
+from guardjax.rl.engine import Engine
 from guardjax.rl.overlong import overlong_penalty
-from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.metrics import join_pairs
-from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
 from guardjax.train.stages.groups import SampledStep
 from guardjax.train.stages.grpo_loss import GroupLoss
 from guardjax.train.stages.logp_gap import LogpGapGuard
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
+from guardjax.train.stages.sampler import EngineSampler, LocalSampler, Sampler
 from guardjax.train.stages.trained import Program, TrainedStage
 from guardjax.train.state import Bundle
 
@@ -49,7 +51,9 @@ from guardjax.train.state import Bundle
 class GRPOStage(TrainedStage):
     """Group-relative policy optimisation over judged prompts."""
 
-    def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
+    def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int,
+                 engine: Engine | None = None):
+        """`engine` samples where `rl.engine` is not "local"."""
         if config.rl.dynamic_sampling:
             dynamic.check_source(config, len(source))
         super().__init__(config, source, seed, updates=config.rl.updates,
@@ -57,13 +61,17 @@ class GRPOStage(TrainedStage):
         self._rl, self._model = config.rl, model
         self.with_reference = config.rl.kl_coef > 0 or config.rl.anchor_coef > 0
         self._reward = reward_by_name(config.rl.reward)
-        self._gap = LogpGapGuard(config.name, config.rl.logp_gap_limit, model.cfg.dtype)
-        self._rollout = CountedJit(
-            _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
+        self._gap = LogpGapGuard(
+            config.name, config.rl.logp_gap_limit, model.cfg.dtype, config.rl.engine)
+        if (engine is None) != (config.rl.engine == "local"):
+            raise ValueError(f"rl.engine={config.rl.engine!r} and the stage was given "
+                             f"{'no' if engine is None else 'an'} engine")
+        self._sampler: Sampler = (LocalSampler(config, model, self.recipe) if engine is None
+                                  else EngineSampler(engine, config, model))
         objective = GroupLoss(config, model, self.recipe)
         self._step = self._make_step(
             objective.loss, f"{config.name}/update", micro_batches=config.rl.micro_batches)
-        self.jits = [self._rollout, self._step]
+        self.jits = [*self._sampler.jits, self._step]
         self._score = None
         if config.rl.updates * config.rl.micro_batches > 1:
             self._score = CountedJit(objective.score, f"{config.name}/score")
@@ -104,8 +112,8 @@ class GRPOStage(TrainedStage):
           batch: of shapes; the answers are the rollout's, of `rl.max_tokens`.
         """
         place = self._placement.batch_like if self._placement else lambda tree: tree
-        rollout = Program(self._rollout, self._rollout_args(bundle, batch, 0))
-        samples, features = place(jax.eval_shape(self._rollout, *rollout.args))
+        rollout = self._sampler.program(bundle, batch)
+        samples, features = place(jax.eval_shape(rollout.jit, *rollout.args))
         lead = samples.length.shape
         arrays = place({
             "tokens": samples.tokens, "length": samples.length, "ended": samples.ended,
@@ -124,6 +132,11 @@ class GRPOStage(TrainedStage):
             arrays | jax.eval_shape(self._score, *score.args))
         return rollout, score, Program(
             self._step, (bundle.state, _frozen(bundle), place(arrays)))
+
+    def finish(self, bundle: Bundle) -> Bundle:
+        """As of every trained stage; an engine is done with."""
+        self._sampler.close()
+        return super().finish(bundle)
 
     def _update_all(self, state: Any, frozen: Any, arrays: dict[str, Any]) -> tuple[Any, Any]:
         """Every update of a rollout, minibatch after minibatch, pass after pass."""
@@ -144,9 +157,7 @@ class GRPOStage(TrainedStage):
 
         Rewards are given before any prompt is taken out: some look at both members of a pair.
         """
-        prompts = dataclasses.replace(batch, prompts=self._spread(batch.prompts))
-        samples, features = self._rollout(*self._rollout_args(bundle, prompts, first))
-        samples = jax.device_get(samples)
+        samples, features = self._sampler.sample(bundle, batch, first)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
         examples = per_answer(batch.examples, self._rl.group_size)
         scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
@@ -159,37 +170,8 @@ class GRPOStage(TrainedStage):
                 buffer=max(1, round(self._rl.overlong_buffer * self._rl.max_tokens)))
         return Rollout(batch.examples, features, samples, texts, scores, shaping)
 
-    def _rollout_args(self, bundle: Bundle, batch: Batch, first: int) -> tuple[Any, ...]:
-        return (bundle.state.params, bundle.frozen, batch.prompts, bundle.state.key,
-                bundle.state.step, np.int32(first))
-
-
 def _frozen(bundle: Bundle) -> dict[str, Any]:
     return {"frozen": bundle.frozen, "ref": bundle.ref_params}
-
-
-def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Callable[..., Any]:
-    tokenizer, rl = model.batcher.tokenizer, config.rl
-    sampling = SamplingParams(
-        rl.group_size, rl.max_tokens, tokenizer.end_id, tokenizer.pad_id,
-        truncation=rl.truncation, slots=rl.slots,
-        stop=tuple(tuple(tokenizer.untrusted(text)) for text in rl.stop))
-    transform = model.transform(rl.temperature)
-
-    def rollout(
-        trained: Any, frozen: Any, prompts: Any, key: jax.Array, step: jax.Array,
-        first: jax.Array
-    ) -> tuple[Any, Any]:
-        params = recipe.merge(trained, frozen)
-        key = jax.random.fold_in(key, step)
-        features = encode_vision(model.fns, params, prompts)
-        index = first + jnp.arange(prompts.next_pos.shape[0], dtype=jnp.int32)
-        samples = generate(model.fns, params, prompts, key, sampling, transform,
-                           example_index=index, features=features)
-        # Features of a tower that is trained must be encoded again, with their gradient.
-        return samples, None if "visual" in trained else features
-
-    return rollout
 
 
 def _join_all(

@@ -23,9 +23,13 @@ class StageModel:
     batcher: Batcher
     placement: Placement | None = None
 
+    def blocked(self) -> list[int]:
+        """Ids that may never be sampled: special tokens but the end, and those without a text."""
+        tokenizer = self.batcher.tokenizer
+        return [*tokenizer.forbidden_ids(),
+                *range(tokenizer.vocab_size, self.cfg.text.vocab_size)]
+
     def transform(self, temperature: float = 1.0) -> LogitTransform:
         """The logit transform of sampling and loss: no special token but the end, no unused id."""
-        width, tokenizer = self.cfg.text.vocab_size, self.batcher.tokenizer
-        unused = range(tokenizer.vocab_size, width)
         return make_transform(
-            width, temperature=temperature, blocked=[*tokenizer.forbidden_ids(), *unused])
+            self.cfg.text.vocab_size, temperature=temperature, blocked=self.blocked())

@@ -1,0 +1,1 @@
+"""Engines that sample in another process, over HTTP: vLLM and SGLang."""
