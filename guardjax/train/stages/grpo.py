@@ -145,7 +145,7 @@ def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Cal
     ) -> tuple[Any, Any]:
         params = recipe.merge(trained, frozen)
         features = encode_vision(model.fns, params, prompts)
-        index = first + jnp.arange(prompts.next_pos.shape[0], dtype=jnp.int32)
+        index = first + jnp.arange(prompts.size, dtype=jnp.int32)
         samples = generate(model.fns, params, prompts, key, sampling, transform,
                            example_index=index, features=features)
         # Features of a tower that is trained must be encoded again, with their gradient.
