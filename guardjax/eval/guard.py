@@ -73,7 +73,8 @@ class Guard:
         self.num_programs = 0
         self._used: set[int] = set()
         written = self.scoring.mode == REASONED
-        self._decided_by = AnswerTokens((), 0, 0) if written else answer_tokens(tokenizer)
+        self._decided_by = AnswerTokens((), 0, 0) if written else answer_tokens(
+            tokenizer.untrusted)
         pair = jnp.array([self._decided_by.safe, self._decided_by.unsafe])
 
         def answer(params: Any, prompts: PromptBatch) -> Samples:

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
-from guardjax.data.tokenizer import Tokenizer
 from guardjax.policies import Label, Outcome, Problem, Verdict, format_verdict
 
 REASONED, ONE_TOKEN, PROBABILITY = "reasoned", "one_token", "probability"
@@ -89,13 +89,13 @@ class Reply(NamedTuple):
     score: Score | None = None
 
 
-def answer_tokens(tokenizer: Tokenizer) -> AnswerTokens:
-    """The first place where a safe and an unsafe verdict differ, as this tokenizer writes them.
+def answer_tokens(encode: Callable[[str], list[int]]) -> AnswerTokens:
+    """The first place where a safe and an unsafe verdict differ, as `encode` writes them in ids.
 
     Raises:
       ScoringError: they do not part in one token, whatever rule is cited.
     """
-    safe, *unsafe = (tokenizer.untrusted(format_verdict(label)) for label in (
+    safe, *unsafe = (encode(format_verdict(label)) for label in (
         Label("safe"), Label("unsafe", ("R1",)), Label("unsafe", ("R2", "R3"))))
     places = {_first_difference(safe, other) for other in unsafe}
     place = places.pop()
