@@ -3,8 +3,10 @@
 By default one update per rollout: the old log-probabilities are the stop-gradient of the recomputed
 ones, so the ratio is 1 and the clip inert, as in the paper's released settings. With more (`epochs`
 passes of `minibatches` updates) they are computed once, before the first. With a frozen tower the
-pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
-on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
+pictures are encoded once, for sampling, reference and loss alike, or come from disk
+(`feature_cache`); dynamic sampling, which updates on prompts of several batches (see `dynamic.py`),
+encodes them once more for the update. With `policies_per_image` a picture goes through tower and
+model once for all the policies that it is shown.
 
 Sampling among the likelier tokens only (`rl.top_k`, `rl.top_p`, `rl.min_p`) is off-policy: the loss
 stays one on the whole distribution, and each token is weighed by what the model gives it over what
@@ -27,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from guardjax.cache_dir import cache_dir
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
 from guardjax.rl.model_fns import encode_vision
@@ -34,7 +37,9 @@ from guardjax.rl.overlong import overlong_penalty
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
+from guardjax.train.features import FeatureCache
 from guardjax.train.metrics import join_pairs
+from guardjax.train.parts import by_trunk
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
 from guardjax.train.stages.groups import SampledStep
@@ -57,6 +62,11 @@ class GRPOStage(TrainedStage):
         self.with_reference = config.rl.kl_coef > 0 or config.rl.anchor_coef > 0
         self._reward = reward_by_name(config.rl.reward)
         self._gap = LogpGapGuard(config.name, config.rl.logp_gap_limit, model.cfg.dtype)
+        self._features = None
+        if config.feature_cache:
+            about = (f"{model.cfg.vision} {model.cfg.dtype} {model.cfg.attention} "
+                     f"{jax.default_backend()}")
+            self._features = FeatureCache(cache_dir() / "features", model.fns.encode, about)
         self._rollout = CountedJit(
             _make_rollout(config, model, self.recipe), f"{config.name}/rollout")
         objective = GroupLoss(config, model, self.recipe)
@@ -85,7 +95,7 @@ class GRPOStage(TrainedStage):
             logged = dynamic.round_metrics(drawn)
         else:
             drawn = [roll(batch, 0)]
-            arrays = drawn[0].answers() | {
+            arrays = by_trunk(drawn[0].answers(), batch.prompts) | {
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
         frozen = {"frozen": bundle.frozen, "ref": bundle.ref_params}
@@ -116,8 +126,12 @@ class GRPOStage(TrainedStage):
         Rewards are given before any prompt is taken out: some look at both members of a pair.
         """
         key = jax.random.fold_in(bundle.state.key, bundle.state.step)
+        known = None
+        if self._features and batch.prompts.vision is not None:
+            known = self._features.features(
+                {"visual": bundle.frozen["visual"]}, batch.prompts.vision)
         samples, features = self._rollout(
-            bundle.state.params, bundle.frozen, batch.prompts, key, jnp.int32(first))
+            bundle.state.params, bundle.frozen, batch.prompts, key, jnp.int32(first), known)
         samples = jax.device_get(samples)
         texts = decode_answers(samples, self._model.batcher.tokenizer)
         examples = per_answer(batch.examples, self._rl.group_size)
@@ -141,10 +155,10 @@ def _make_rollout(config: StageConfig, model: StageModel, recipe: Recipe) -> Cal
     transform = model.transform(rl.temperature)
 
     def rollout(
-        trained: Any, frozen: Any, prompts: Any, key: jax.Array, first: jax.Array
+        trained: Any, frozen: Any, prompts: Any, key: jax.Array, first: jax.Array, known: Any
     ) -> tuple[Any, Any]:
         params = recipe.merge(trained, frozen)
-        features = encode_vision(model.fns, params, prompts)
+        features = encode_vision(model.fns, params, prompts, known)
         index = first + jnp.arange(prompts.size, dtype=jnp.int32)
         samples = generate(model.fns, params, prompts, key, sampling, transform,
                            example_index=index, features=features)
