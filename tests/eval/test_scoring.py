@@ -75,7 +75,10 @@ def test_the_deciding_tokens_are_the_first_that_differ():
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Guard.load(model_dir("guard"), batch=8)
+    """Compiled fast and run slowly: the programs are run once or twice."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield Guard.load(model_dir("guard"), batch=8)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
