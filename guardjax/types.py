@@ -75,7 +75,7 @@ class PromptBatch:
     """
 
     prompt: Segment                      # lead [B], padded on the right; [I, M] after a trunk
-    next_pos: Array                      # of that lead, int32, the position of the first answer token
+    next_pos: Array                      # of that lead, int32: position of the first answer token
     vision: VisionInputs | None = None   # lead [B]; after a trunk [I] (in it) or [I, M] (behind it)
     trunk: Segment | None = None         # lead [I], padded on the right
 

@@ -106,7 +106,8 @@ def main(args: argparse.Namespace) -> int:
         title=f"guardjax: {args.model} on {args.split}",
         subtitle="Pictures of the policy world; toy numbers.",
         rows=main_table.rows, variants=main_table.variants, columns=main_table.columns,
-        tables=further, plain_tables=calibration, cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
+        tables=further, plain_tables=calibration,
+        cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
         provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
                     "Scoring": str(guard.scoring), "Template": guard.batcher.template,
                     **{f"Policy {policy.id}": policy.hash for policy in policies}, **absent}))

@@ -1,4 +1,4 @@
-"""Which prompts go through a model together: those that begin alike from one trunk, alike in length.
+"""Which prompts go through a model together: those that begin alike, and those alike in length.
 
 A batch costs as many tokens as its longest prompt times its rows, and decodes until its longest
 answer ends. So prompts are taken in an order of kind and length, which changes no answer.

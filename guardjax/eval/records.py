@@ -30,9 +30,9 @@ class Prediction:
     """One answer of one model, with its gold answer.
 
     A row of kind "judge" or "read" has `label`, `rule_ids` (gold) and `outcome`, `cited_rules`,
-    `problem` (predicted), and `p_unsafe` where that is known. A row of kind "caption" or "question" has `answer` (gold), and its
-    prediction is `output`. Raises `ValueError`, naming the example, where a value is outside
-    those allowed: a label is never coerced.
+    `problem` (predicted), and `p_unsafe` where that is known. A row of kind "caption" or
+    "question" has `answer` (gold), and its prediction is `output`. Raises `ValueError`, naming the
+    example, where a value is outside those allowed: a label is never coerced.
     """
 
     model: str

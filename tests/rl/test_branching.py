@@ -32,7 +32,8 @@ from guardjax.types import PolicyExample, Segment
 TRUNKS, M, G, T = 2, 3, 2, 4
 B = TRUNKS * M
 BATCHER = load_batcher(model_dir("base"))
-POLICIES = ("no knives", "R1: nothing red. R2: no dogs in a garden at night, and no hats", "no cats")
+POLICIES = ("no knives", "R1: nothing red. R2: no dogs in a garden at night, and no hats",
+            "no cats")
 KERNELS = {"cudnn": functools.partial(cudnn.attend, implementation="xla"),
            "splash": functools.partial(splash.attend, interpret=True)}
 

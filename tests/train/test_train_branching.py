@@ -1,4 +1,4 @@
-"""GRPO with many policies on one picture: the same update as prompt by prompt, the tower run once."""
+"""GRPO with many policies on one picture: the update of prompts on their own, the tower once."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from guardjax.types import PolicyExample
 
 TRUNKS, M, GROUP, TOKENS = 4, 2, 4, 3
 BATCH = TRUNKS * M
+TEXTS = ("R1: no knife.", "R1: no dog in a garden. R2: no hats.")
 
 
 def letters(examples, completions):
     """A reward that differs within a group, whatever an untrained model says."""
-    return (np.array([sum(map(ord, text)) % 7 + i % 2 for i, text in enumerate(completions)], float),
-            np.ones(len(completions), bool))
+    value = [sum(map(ord, text)) % 7 + i % 2 for i, text in enumerate(completions)]
+    return np.array(value, float), np.ones(len(completions), bool)
 
 
 @dataclasses.dataclass
@@ -45,8 +46,8 @@ class PictureSource:
         rng = np.random.default_rng(int(index))
         pictures = rng.integers(0, 256, (TRUNKS, 64, 64, 3)).astype(np.uint8)
         examples = tuple(PolicyExample(
-            f"{i}/{m}", "judge", "safe?", ("R1: no knife.", "R1: no dog in a garden. R2: no hats.")[m],
-            pictures[i], answer="safe", label=("safe", "unsafe")[m], image_id=f"{i}",
+            f"{i}/{m}", "judge", "safe?", TEXTS[m], pictures[i], answer="safe",
+            label=("safe", "unsafe")[m], image_id=f"{i}",
             facts={"rules": ("R1", "R2")}) for i in range(TRUNKS) for m in range(M))
         tokens, length = self.batcher.answers([[e.answer] for e in examples])
         prompts = (branch_prompts(self.batcher, examples, M) if self.branched else
