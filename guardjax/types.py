@@ -7,6 +7,7 @@ tokens, `T` completion tokens, `N` image patches, `U` image features, `D` model 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,11 @@ class PolicyExample:
 
 @flax.struct.dataclass
 class VisionInputs:
-    """Patches of each prompt's images in window order, padded on the right (see `layout.py`)."""
+    """Patches of each prompt's images in window order, padded on the right (see `layout.py`).
+
+    Prompts that share a picture have it once, and rows of branches with a picture each have lead
+    [I, M] in the place of [B] (see `PromptBatch`).
+    """
 
     patches: Array    # [B, N, channels * temporal * patch * patch] float32
     hw: Array         # [B, N, 2] int32, row and column of the patch (2-D rotary)
@@ -62,11 +67,32 @@ class Segment:
 
 @flax.struct.dataclass
 class PromptBatch:
-    """B padded prompts on the device."""
+    """B padded prompts on the device: each on its own, or M at a time branching from one trunk.
 
-    prompt: Segment                      # lead [B], padded on the right
-    next_pos: Array                      # [B] int32, the position of the first answer token
-    vision: VisionInputs | None = None
+    Prompts that begin alike (one picture under M policies) are stored as I trunks and B = I * M
+    branches; prompt i * M + m is trunk i and then its branch m. Whoever takes or gives answers
+    counts prompts from 0 to B either way.
+    """
+
+    prompt: Segment                      # lead [B], padded on the right; [I, M] after a trunk
+    next_pos: Array                      # of that lead, int32: position of the first answer token
+    vision: VisionInputs | None = None   # lead [B]; after a trunk [I] (in it) or [I, M] (behind it)
+    trunk: Segment | None = None         # lead [I], padded on the right
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What goes through the model, in order."""
+        return (self.prompt,) if self.trunk is None else (self.trunk, self.prompt)
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """(B,) or (I, M), the leading axes that answers continue."""
+        return self.next_pos.shape
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return math.prod(self.lead)
 
 
 @flax.struct.dataclass

@@ -220,7 +220,8 @@ def make_stage(
         batch=config.batch, num_batches=batches, seed=seed, think=config.think,
         flip_share=0.5 if config.policies == "varied" else 0.0,
         spell_share=config.spell_share,
-        house=named_policy(config.house) if config.house else None)
+        house=named_policy(config.house) if config.house else None,
+        policies_per_image=config.policies_per_image)
     return _fitting(make(config, model, source, seed), model)
 
 
@@ -260,6 +261,10 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     with _key_named("base"):
         cfg, params, batcher = load_start(run.base, run.seed, run.memory, four_bits)
     cfg = dataclasses.replace(cfg, dtype=run.dtype, attention=run.attention)
+    if batcher.template != run.template:
+        console.line(f"{run.name}: the base was trained with template {batcher.template}, this run "
+                     f"trains it with {run.template}")
+        batcher = dataclasses.replace(batcher, template=run.template)
     try:
         models.attention_backend(cfg)
     except ValueError as error:

@@ -6,18 +6,21 @@ import argparse
 import pathlib
 
 from guardjax.cli.compute_flags import add_compute_flags
+from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of
 from guardjax.cli.usage import fail, positive
 from guardjax.data.datasets.names import FORMATS
 
 _EPILOG = """\
 examples:
   guardjax eval --out runs/shipped                       the shipped guard, test policies and ladder
+  guardjax eval --scoring probability --out runs/p       P(unsafe) by one forward pass a prompt
   guardjax eval --model runs/grpo_varied/model --policies house.yaml --out runs/house
   guardjax eval --dataset safeeditbench --dir SafeEditBench --out runs/safeeditbench
   guardjax eval --dataset own --dir my_pictures --policies house.yaml --out runs/mine
 
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
-report.html and looks.jsonl (one line for every measuring of a test split).
+report.html and looks.jsonl (one line for every measuring of a test split); where verdicts are
+scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR of P(unsafe)).
 """
 
 
@@ -40,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--pairs", type=positive, default=50, metavar="N",
                         help="edited pairs that are shown (default: 50)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    add_scoring_flags(parser)
     add_compute_flags(parser)
     parser.set_defaults(run=main)
     return parser
@@ -82,6 +86,7 @@ def _over_world(args: argparse.Namespace) -> int:
 
     from guardjax.cache_dir import cache_dir
     from guardjax.cli import compose, measure, outcome
+    from guardjax.cli.calibration_table import show_calibration
     from guardjax.cli.world_policies import load_world_policies
     from guardjax.data import tasks
     from guardjax.eval.baselines import always
@@ -89,6 +94,7 @@ def _over_world(args: argparse.Namespace) -> int:
     from guardjax.eval.harness import Question
     from guardjax.eval.records import save_predictions
     from guardjax.eval.report import Report, save_report
+    from guardjax.eval.scoring import REASONED
     from guardjax.eval.summary import summarise
     from guardjax.eval.tables import save_results
     from guardjax.policies import Wording
@@ -99,7 +105,8 @@ def _over_world(args: argparse.Namespace) -> int:
     try:
         policies = load_world_policies(args.policies)
         guard = Guard.load(compose.model_dir(args.model), dtype=args.dtype,
-                           attention=args.attention)
+                           attention=args.attention, scoring=scoring_of(args),
+                           template=args.template)
         enable_compile_cache()
         plan = measure.Plan(args.pairs, 0, 0) if policies else measure.Plan(*6 * (args.pairs,))
         directory = measure.evaluation_world(cache_dir(), plan, args.split)
@@ -114,6 +121,8 @@ def _over_world(args: argparse.Namespace) -> int:
                       for split, why in measure.left_out(directory).items()}
             questions = measure.plan_questions(
                 directory, compose.policy_splits(), plan, args.split)
+        if guard.scoring.mode != REASONED:      # captions are answered in words
+            questions = [question for question in questions if question.example.label]
     except ValueError as error:
         return fail("eval", error)
     for split, why in absent.items():
@@ -133,12 +142,15 @@ def _over_world(args: argparse.Namespace) -> int:
     main_table = outcome.main_table(results, f"{args.model} on {args.split}", args.split)
     further = outcome.further_tables(results, args.split)
     outcome.print_tables(console, (main_table, *further))
+    calibration = show_calibration(console, predictions, out)
     save_report(out / "report.html", Report(
         title=f"guardjax: {args.model} on {args.split}",
         subtitle="Pictures of the policy world; toy numbers.",
         rows=main_table.rows, variants=main_table.variants, columns=main_table.columns,
-        tables=further, cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
+        tables=further, plain_tables=calibration,
+        cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
         provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
+                    "Scoring": str(guard.scoring), "Template": guard.batcher.template,
                     **{f"Policy {policy.id}": policy.hash for policy in policies}, **absent}))
     console.print(f"report: {out / 'report.html'}", markup=False)
     return 0

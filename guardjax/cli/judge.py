@@ -12,7 +12,9 @@ from rich.text import Text
 
 from guardjax.cli.assets import model_dir
 from guardjax.cli.compute_flags import add_compute_flags
+from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of
 from guardjax.cli.usage import fail, plain, positive
+from guardjax.eval.scoring import ScoringError
 from guardjax.eval.verdict_record import VerdictRecord
 from guardjax.policies import PolicyError, lint_policy, load_policy
 
@@ -50,6 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="pictures judged at a time (default: 16)")
     parser.add_argument("--quiet", action="store_true", help="print the summary only")
+    add_scoring_flags(parser)
     add_compute_flags(parser)
     parser.set_defaults(run=main)
     return parser
@@ -58,12 +61,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
     try:
-        policy = load_policy(args.policy)
-    except PolicyError as error:
+        policy, scoring = load_policy(args.policy), scoring_of(args)
+    except (PolicyError, ScoringError) as error:
         return fail("judge", error)
     for finding in lint_policy(policy):
         print(plain(f"{args.policy}: {finding}"), file=sys.stderr)
     # The model's libraries take seconds to import; a typing error in the policy should not.
+    from guardjax.data.prompts import PromptError
     from guardjax.eval.guard import Guard
     from guardjax.eval.journal import OutputMismatch
     from guardjax.eval.judge import judge_pictures
@@ -73,15 +77,15 @@ def main(args: argparse.Namespace) -> int:
     enable_compile_cache()
     try:
         guard = Guard.load(model_dir(args.model), batch=args.batch_size, dtype=args.dtype,
-                           attention=args.attention)
-    except AttentionError as error:
+                           attention=args.attention, scoring=scoring, template=args.template)
+    except (AttentionError, PromptError, ScoringError) as error:
         return fail("judge", error)
     except (OSError, ValueError) as error:
         return fail("judge", f"no model: {error}")
     try:
         records = judge_pictures(
             args.pictures, policy, guard.answer, model_hash=guard.model_hash, out=args.out,
-            wording=args.wording, batch_size=args.batch_size)
+            wording=args.wording, batch_size=args.batch_size, scoring=scoring)
     except OutputMismatch as error:
         return fail("judge", error)
     except OSError as error:

@@ -7,23 +7,36 @@ import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from guardjax import layout
 from guardjax.data.images import MAX_ASPECT, PatchSpec, to_patches
 from guardjax.data.processor import ProcessorError, load_processor, save_processor
-from guardjax.data.prompts import PromptError, encode_prompt
+from guardjax.data.prompts import IMAGE_FIRST, PromptError, check_template, encode_prompt
 from guardjax.data.tokenizer import IMAGE_PAD, Tokenizer, TokenizerError, load_tokenizer
-from guardjax.json_file import read_json
-from guardjax.types import PolicyExample, PromptBatch, Segment
+from guardjax.json_file import read_json, write_json
+from guardjax.types import PolicyExample, PromptBatch, Segment, VisionInputs
 
 PROMPT_BUCKETS = (48, 64, 80, 96, 128, 192, 256, 512)
 PATCH_BUCKETS = (64, 256, 1024, 4096)
 ANSWER_BUCKETS = (12, 24, 48, 64, 96)
+TEMPLATE_FILE = "prompt_template.json"
 # By `model_type`, pixels of a window where a config leaves `window_size` out; 0 is no windows.
 DEFAULT_WINDOW = {"qwen2_5_vl": 112, "qwen2_vl": 0}
+
+
+class EncodedPrompt(NamedTuple):
+    """One prompt, or a part of it, before it is padded."""
+
+    ids: np.ndarray             # [T] int32
+    positions: np.ndarray       # [T, 3] int32
+    features: np.ndarray        # [T] int32, slot of the picture's feature; -1 is text
+    next_pos: int               # position of the first answer token
+    trunk: int                  # so many of `ids` are its picture's alone, or its policy's
+    vision: layout.VisionLayout
+    patches: np.ndarray | None  # [patches, patch_dim]; None without a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Batcher:
       window_units: merged units along a window's side (`VisionConfig.window_units`).
       prompt_buckets, patch_buckets, answer_buckets: the only lengths that occur, ascending. The
         number of compiled programs is bounded by their combinations.
+      template: the order of picture and policy that the model was trained with (`prompts.py`).
     """
 
     tokenizer: Tokenizer
@@ -44,37 +58,48 @@ class Batcher:
     prompt_buckets: tuple[int, ...] = PROMPT_BUCKETS
     patch_buckets: tuple[int, ...] = PATCH_BUCKETS
     answer_buckets: tuple[int, ...] = ANSWER_BUCKETS
+    template: str = IMAGE_FIRST
 
-    def prompts(self, examples: Sequence[PolicyExample]) -> PromptBatch:
+    def prompts(self, examples: Sequence[PolicyExample], *,
+                begun: Sequence[int] = ()) -> PromptBatch:
         """B padded prompts. Without any picture among them, `vision` is None.
+
+        `begun` are ids that every answer is made to begin with.
 
         Raises:
           PromptError: a prompt longer than the largest bucket; nothing is truncated.
         """
-        encoded = [self._encode(example) for example in examples]
-        length = layout.bucket(max(len(ids) for ids, *_ in encoded), self.prompt_buckets)
-        batch = len(examples)
-        tokens = np.full((batch, length), self.tokenizer.pad_id, np.int32)
-        positions = np.zeros((batch, length, 3), np.int32)
-        mask = np.zeros((batch, length), bool)
-        features = np.full((batch, length), -1, np.int32)
-        next_pos = np.zeros(batch, np.int32)
-        for row, (ids, vision, _) in enumerate(encoded):
-            num = len(ids)
-            tokens[row, :num], mask[row, :num] = ids, True
-            positions[row, :num], next_pos[row] = layout.mrope_positions(
-                ids, vision.grids, image_token_id=self.tokenizer.image_pad_id,
-                merge=self.patches.merge_size)
-            features[row, :num] = layout.feature_index(
-                ids, vision, image_token_id=self.tokenizer.image_pad_id)
-        pictures = None
-        if any(example.image is not None for example in examples):
-            slots = layout.bucket(max(v.num_slots for _, v, _ in encoded), self.patch_buckets)
-            pictures = layout.pack_vision(
-                [v for _, v, _ in encoded], [flat for *_, flat in encoded], slots,
-                self.patches.patch_dim)
-        index = None if pictures is None else features
-        return PromptBatch(Segment(tokens, positions, mask, index), next_pos, pictures)
+        encoded = self.encode(examples, begun)
+        length = layout.bucket(max(len(prompt.ids) for prompt in encoded), self.prompt_buckets)
+        vision = self.pack(encoded)
+        next_pos = np.array([prompt.next_pos for prompt in encoded], np.int32)
+        return PromptBatch(self.pad(encoded, length), next_pos, vision)
+
+    def encode(self, examples: Sequence[PolicyExample],
+               begun: Sequence[int] = ()) -> list[EncodedPrompt]:
+        """Prompts one by one; a picture that several show is cut into patches once."""
+        cut: dict[int, tuple[np.ndarray, layout.Grid]] = {}
+        return [self._encode(example, cut, begun) for example in examples]
+
+    def pad(self, parts: Sequence[EncodedPrompt], length: int) -> Segment:
+        """Prompts, or parts of them, as a segment [len(parts), length]."""
+        shape = (len(parts), length)
+        tokens = np.full(shape, self.tokenizer.pad_id, np.int32)
+        positions, mask = np.zeros((*shape, 3), np.int32), np.zeros(shape, bool)
+        features = np.full(shape, -1, np.int32)
+        for row, part in enumerate(parts):
+            num = len(part.ids)
+            tokens[row, :num], mask[row, :num] = part.ids, True
+            positions[row, :num], features[row, :num] = part.positions, part.features
+        return Segment(tokens, positions, mask, features if (features >= 0).any() else None)
+
+    def pack(self, encoded: Sequence[EncodedPrompt]) -> VisionInputs | None:
+        """Patches of each prompt's picture; None where none has one."""
+        if all(prompt.patches is None for prompt in encoded):
+            return None
+        slots = layout.bucket(max(p.vision.num_slots for p in encoded), self.patch_buckets)
+        return layout.pack_vision([p.vision for p in encoded], [p.patches for p in encoded], slots,
+                                  self.patches.patch_dim)
 
     def answers(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
         """Given answers as tokens [B, G, T] int32 and length [B, G], end token included.
@@ -102,18 +127,24 @@ class Batcher:
     def _answer_ids(self, text: str) -> list[int]:
         return [*self.tokenizer.untrusted(text), self.tokenizer.end_id] if text else []
 
-    def _encode(
-        self, example: PolicyExample
-    ) -> tuple[np.ndarray, layout.VisionLayout, np.ndarray | None]:
-        if example.image is None:
-            flat, grids = None, ()
-        else:
-            flat, grid = to_patches(example.image, self.patches)
+    def _encode(self, example: PolicyExample, cut: dict[int, tuple[np.ndarray, layout.Grid]],
+                begun: Sequence[int]) -> EncodedPrompt:
+        """`cut` keeps what became of pictures, by `id`."""
+        flat, grids = None, ()
+        if example.image is not None:
+            if id(example.image) not in cut:
+                cut[id(example.image)] = to_patches(example.image, self.patches)
+            flat, grid = cut[id(example.image)]
             grids = (grid,)
         vision = _layout(grids, self.window_units, self.patches.merge_size)
         prompt = encode_prompt(
-            self.tokenizer, example, len(vision.unit_index), self.prompt_buckets[-1])
-        return np.asarray(prompt.ids, np.int32), vision, flat
+            self.tokenizer, example, len(vision.unit_index), self.prompt_buckets[-1],
+            template=self.template, begun=begun)
+        ids, image = np.asarray(prompt.ids, np.int32), self.tokenizer.image_pad_id
+        positions, next_pos = layout.mrope_positions(
+            ids, grids, image_token_id=image, merge=self.patches.merge_size)
+        features = layout.feature_index(ids, vision, image_token_id=image)
+        return EncodedPrompt(ids, positions, features, next_pos, prompt.trunk, vision, flat)
 
 
 def load_batcher(path: str | pathlib.Path) -> Batcher:
@@ -137,7 +168,8 @@ def load_batcher(path: str | pathlib.Path) -> Batcher:
     _check_fits(tokenizer, config, path)
     window = vision.get("window_size", DEFAULT_WINDOW[config["model_type"]])
     window_units = max(1, window // patches.unit)
-    return Batcher(tokenizer, patches, window_units, *buckets_for(patches, window_units))
+    return Batcher(tokenizer, patches, window_units, *buckets_for(patches, window_units),
+                   template=_read_template(path))
 
 
 def buckets_for(patches: PatchSpec, window_units: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,11 +192,26 @@ def buckets_for(patches: PatchSpec, window_units: int) -> tuple[tuple[int, ...],
 
 
 def save_batcher(batcher: Batcher, path: str | pathlib.Path) -> None:
-    """Writes tokenizer and processor files as Hugging Face names them."""
+    """Writes tokenizer and processor files as Hugging Face names them, and the template."""
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
     batcher.tokenizer.save(path)
     save_processor(batcher.patches, path)
+    if batcher.template != IMAGE_FIRST:
+        write_json(path / TEMPLATE_FILE, {"template": batcher.template})
+
+
+def _read_template(path: pathlib.Path) -> str:
+    """The template that a model was trained with; a folder without its file says the usual one."""
+    file = path / TEMPLATE_FILE
+    if not file.is_file():
+        return IMAGE_FIRST
+    template = read_json(file, PromptError).get("template")
+    try:
+        check_template(template)
+    except PromptError as error:
+        raise PromptError(f"{file}: {error}") from error
+    return template
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ disagree (a flip), or both members of an edited pair under one policy (an edit).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -17,6 +17,8 @@ import numpy as np
 
 from guardjax.data import tasks
 from guardjax.data.batching import Batcher
+from guardjax.data.branching import branch_prompts
+from guardjax.data.under_many import DrawPolicy, edits, flips
 from guardjax.policies import (
     TRAIN_SHAPES,
     Policy,
@@ -34,9 +36,6 @@ PLAIN_SHAPES = (Shape.CATEGORY, Shape.OBJECT)
 # Kinds whose picture is told in words; "retell" and "ask" are "caption" and "quiz" so.
 IN_WORDS = ("read", "study", "retell", "ask")
 _STUDIED = 6  # rules of a text of kind "study"
-
-# (generator, names in the pictures) -> a policy and the wording to show it in
-DrawPolicy = Callable[[np.random.Generator, Sequence[str]], tuple[Policy, Wording]]
 
 
 class SourceError(ValueError):
@@ -96,8 +95,12 @@ class BatchSource:
         flip_share: float = 0.5,
         spell_share: float = 0.0,
         house: Policy | None = None,
+        policies_per_image: int = 1,
     ) -> None:
         """`records` 2k and 2k + 1 are the members of pair k; `batch` must be even.
+
+        With `policies_per_image` M > 1, which is even and 2 * M divides `batch`, batches of kind
+        "judge" have M policies for each picture, from which their prompts branch.
 
         `house` is the policy that examples of kind "habit" are judged by.
         """
@@ -111,6 +114,7 @@ class BatchSource:
         self._batch, self._num, self._seed = batch, num_batches, seed
         self._think, self._flip_share = think, flip_share
         self._spell_share, self._house = spell_share, house
+        self._many = policies_per_image
 
     def __len__(self) -> int:
         return self._num
@@ -118,11 +122,28 @@ class BatchSource:
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng((self._seed, int(index)))
         kind = self._kinds[rng.choice(len(self._kinds), p=self._weights)]
+        branch = kind == "judge" and self._many > 1
         examples: list[PolicyExample] = []
         while len(examples) < self._batch:
-            examples += self._two(kind, rng)
+            examples += self._two_under_many(rng) if branch else self._two(kind, rng)
         tokens, length = self._batcher.answers([[e.answer] for e in examples])
-        return Batch(tuple(examples), self._batcher.prompts(examples), tokens, length)
+        prompts = (branch_prompts(self._batcher, examples, self._many) if branch else
+                   self._batcher.prompts(examples))
+        return Batch(tuple(examples), prompts, tokens, length)
+
+    def _two_under_many(self, rng: np.random.Generator) -> list[PolicyExample]:
+        """Two pictures under M policies each, as `under_many` has them."""
+        asked = None
+        if rng.random() < self._flip_share:
+            pictures = [flips(self._records, self._draw, self._many, rng) for _ in range(2)]
+            asked = None if None in pictures else [*pictures[0], *pictures[1]]
+        asked = asked or edits(self._records, self._draw, self._many, rng)
+        if asked is None:
+            raise SourceError(
+                f"no edited pair gets opposite labels from {self._many} of these policies; lower "
+                "policies_per_image, build more pairs or choose policies that flag something the "
+                "pictures show")
+        return [tasks.judge(r, p, w, think=self._think) for r, p, w in asked]
 
     def _two(self, kind: str, rng: np.random.Generator) -> list[PolicyExample]:
         if kind in ("judge", "read"):

@@ -9,15 +9,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import guardjax.models as models
 from guardjax.data.batching import Batcher, load_batcher
-from guardjax.data.prompts import JUDGE_QUESTION
+from guardjax.data.branching import branch_prompts, part_buckets
+from guardjax.data.prompts import JUDGE_QUESTION, PromptError, check_template
+from guardjax.eval.grouping import MAX_BRANCHES, plan_trunks
+from guardjax.eval.scoring import (
+    REASONED,
+    AnswerTokens,
+    Reply,
+    Score,
+    Scoring,
+    answer_tokens,
+    read_score,
+    say_score,
+)
+from guardjax.rl.logprobs import next_token_logits
 from guardjax.rl.model_fns import ModelFns, bind
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.rl.transform import make_transform
-from guardjax.types import PolicyExample, PromptBatch, Samples
+from guardjax.types import Array, PolicyExample, PromptBatch, Samples
 
 MAX_ANSWER_TOKENS = 32
 
@@ -26,12 +40,18 @@ MAX_ANSWER_TOKENS = 32
 class Guard:
     """A model that answers. Decoding is greedy, so the same prompt gives the same answer.
 
+    Prompts that begin alike (one picture under several policies, or with the template
+    `policy_first` one policy over several pictures) branch from one trunk, which goes through the
+    model once.
+
     Attributes:
       fns, params, batcher: the model; see `guardjax.models` and `guardjax.data.batching`.
       vocab_size: width of the logits.
       batch: prompts of one forward pass; short batches are padded to it, so few programs compile.
       model_hash: 16 hex digits of SHA-256 over the weights file, "" for a model in memory.
-      num_programs: programs compiled so far; at most `num_buckets`.
+      scoring: how answers are asked for and read.
+      branches: prompts of one trunk at most; 1 sends every prompt through whole.
+      num_programs: programs compiled so far; at most `num_buckets` for each M that is used.
     """
 
     fns: ModelFns
@@ -40,6 +60,8 @@ class Guard:
     vocab_size: int
     batch: int = 64
     model_hash: str = ""
+    scoring: Scoring = Scoring()
+    branches: int = MAX_BRANCHES
 
     def __post_init__(self) -> None:
         tokenizer = self.batcher.tokenizer
@@ -49,59 +71,115 @@ class Guard:
         transform = make_transform(
             self.vocab_size, blocked=[*tokenizer.forbidden_ids(), *unused])
         self.num_programs = 0
+        self._used: set[int] = set()
+        written = self.scoring.mode == REASONED
+        self._decided_by = AnswerTokens((), 0, 0) if written else answer_tokens(
+            tokenizer.untrusted)
+        pair = jnp.array([self._decided_by.safe, self._decided_by.unsafe])
 
         def answer(params: Any, prompts: PromptBatch) -> Samples:
             self.num_programs += 1      # Python runs while tracing only
             return generate(self.fns, params, prompts, jax.random.key(0), sampling, transform)
 
-        self._answer = jax.jit(answer)
+        def decide(params: Any, prompts: PromptBatch) -> tuple[Array, Array]:
+            """(log-probabilities of safe and unsafe [B, 2], the likeliest allowed token [B])."""
+            self.num_programs += 1
+            logits = next_token_logits(self.fns, params, prompts)
+            return jax.nn.log_softmax(logits)[:, pair], jnp.argmax(transform(logits), axis=-1)
+
+        self._ask = jax.jit(answer if written else decide)
 
     @property
     def num_buckets(self) -> int:
         """How many programs there can be at most: one a shape of prompts and of pictures."""
-        return len(self.batcher.prompt_buckets) * (1 + len(self.batcher.patch_buckets))
+        pictures = 1 + len(self.batcher.patch_buckets)
+        parts = len(part_buckets(self.batcher))
+        return pictures * sum(
+            len(self.batcher.prompt_buckets) if branches == 1 else parts**2
+            for branches in self._used or {1})
 
     @classmethod
     def load(cls, path: str | pathlib.Path, batch: int = 64, *, dtype: str = "float32",
-             attention: str = "xla") -> Guard:
+             attention: str = "xla", scoring: Scoring = Scoring(),
+             template: str | None = None) -> Guard:
         """Reads a model directory, to be computed in `dtype` with a back end of attention.
+
+        Args:
+          path: the directory.
+          batch: prompts of one forward pass.
+          dtype: the compute type.
+          attention: the back end.
+          scoring: how answers are asked for and read.
+          template: the order of picture and policy that is asked for; None takes the model's own.
 
         Raises:
           WeightsError, TokenizerError, FileNotFoundError: the directory is not a whole model.
           AttentionError: the back end cannot do this model here.
+          PromptError: the model was trained with another template than the one asked for.
+          ScoringError: the tokenizer cannot do this scoring.
         """
         path = pathlib.Path(path)
+        batcher = load_batcher(path)
+        if template is not None:
+            _check_trained_as(path, batcher.template, template)
         cfg, params = models.load_hf(path)
         cfg = dataclasses.replace(cfg, dtype=dtype, attention=attention)
         models.attention_backend(cfg)
-        return cls(bind(models, cfg), params, load_batcher(path), cfg.text.vocab_size, batch,
-                   weights_hash(path))
+        return cls(bind(models, cfg), params, batcher, cfg.text.vocab_size, batch,
+                   weights_hash(path), scoring)
 
-    def answer_examples(self, examples: Sequence[PolicyExample]) -> list[tuple[str, bool]]:
-        """(text, truncated) of each example. Pictures and word-only prompts may be mixed."""
-        answers: dict[int, tuple[str, bool]] = {}
+    def answer_examples(self, examples: Sequence[PolicyExample]) -> list[Reply]:
+        """The answer to each example. Pictures and word-only prompts may be mixed."""
+        replies: dict[int, Reply] = {}
+        branches, runs, alone = plan_trunks(
+            examples, self.batcher.template, min(self.branches, self.batch))
+        rows = self.batch // branches
+        for start in range(0, len(runs), rows):
+            chosen = runs[start:start + rows]
+            places = [place for run in chosen for place in _filled(run, branches)]
+            asked = [examples[place] for place in _filled(places, rows * branches, branches)]
+            found = self._answer_batch(asked, branches)
+            replies.update(zip(places, found))
         for has_image in (True, False):
-            places = [i for i, e in enumerate(examples) if (e.image is not None) == has_image]
+            places = [p for p in alone if (examples[p].image is not None) == has_image]
             for start in range(0, len(places), self.batch):
                 chosen = places[start:start + self.batch]
-                texts = self._answer_batch([examples[i] for i in chosen])
-                answers.update(zip(chosen, texts, strict=True))
-        return [answers[i] for i in range(len(examples))]
+                found = self._answer_batch([examples[p] for p in _filled(chosen, self.batch)], 1)
+                replies.update(zip(chosen, found))
+        return [replies[place] for place in range(len(examples))]
 
-    def answer(self, images: Sequence[np.ndarray], policy_text: str) -> list[tuple[str, bool]]:
-        """(text, truncated) for each picture [H, W, 3] uint8 under one policy."""
+    def answer(self, images: Sequence[np.ndarray], policy_text: str) -> list[Reply]:
+        """The answer for each picture [H, W, 3] uint8 under one policy."""
         return self.answer_examples([
             PolicyExample(example_id=f"picture {i}", kind="judge", question=JUDGE_QUESTION,
                           policy_text=policy_text, image=image)
             for i, image in enumerate(images)])
 
-    def _answer_batch(self, examples: list[PolicyExample]) -> list[tuple[str, bool]]:
-        num = len(examples)
-        padded = examples + [examples[-1]] * (self.batch - num)
-        samples = jax.device_get(self._answer(self.params, self.batcher.prompts(padded)))
+    def answer_policies(self, image: np.ndarray, policy_texts: Sequence[str]) -> list[Reply]:
+        """The answer for one picture [H, W, 3] uint8 under each policy; it is encoded once."""
+        return self.answer_examples([
+            PolicyExample(example_id=f"policy {i}", kind="judge", question=JUDGE_QUESTION,
+                          policy_text=text, image=image) for i, text in enumerate(policy_texts)])
+
+    def _answer_batch(self, examples: list[PolicyExample], branches: int) -> list[Reply]:
+        self._used.add(branches)
+        begun = self._decided_by.begun
+        prompts = (self.batcher.prompts(examples, begun=begun) if branches == 1 else
+                   branch_prompts(self.batcher, examples, branches, begun=begun))
+        found = jax.device_get(self._ask(self.params, prompts))
         decode = self.batcher.tokenizer.decode
-        return [(decode(samples.tokens[i, 0, :samples.length[i, 0]]), not samples.ended[i, 0])
-                for i in range(num)]
+        if self.scoring.mode == REASONED:
+            return [Reply(decode(tokens[:length]), not ended) for tokens, length, ended in zip(
+                found.tokens[:, 0], found.length[:, 0], found.ended[:, 0], strict=True)]
+        replies = []
+        for logp, token in zip(*found, strict=True):
+            # The logistic of the difference: the softmax over the two, whatever they are of all.
+            p_unsafe = 1 / (1 + np.exp(np.clip(np.float64(logp[0]) - logp[1], -700, 700)))
+            score = Score(float(p_unsafe), float(np.exp(np.float64(logp)).sum()), int(token),
+                          decode([token]))
+            verdict = read_score(score, self._decided_by, self.scoring)
+            replies.append(Reply(say_score(score, self.scoring), False, verdict, score))
+        return replies
 
 
 def weights_hash(path: str | pathlib.Path) -> str:
@@ -120,3 +198,17 @@ def weights_hash(path: str | pathlib.Path) -> str:
             while piece := opened.read(2**22):      # a shard may be larger than the memory
                 digest.update(piece)
     return digest.hexdigest()[:16]
+
+
+def _check_trained_as(path: pathlib.Path, trained: str, asked: str) -> None:
+    check_template(asked)
+    if trained != asked:
+        raise PromptError(
+            f"{path} was trained with template {trained!r}; asked with {asked!r} it would read "
+            f"prompts in an order that it never saw. Leave the template out, or train it with "
+            f"template={asked!r}")
+
+
+def _filled(places: list[int], size: int, last: int = 1) -> list[int]:
+    """`places` made `size` long by its last `last` ones again and again."""
+    return places + places[-last:] * ((size - len(places)) // last)

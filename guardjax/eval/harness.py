@@ -10,6 +10,7 @@ import numpy as np
 from guardjax.data import tasks
 from guardjax.eval.guard import Guard
 from guardjax.eval.records import Prediction, predict_row
+from guardjax.eval.scoring import Reply, ScoringError
 from guardjax.policies import Policy, PolicySplits, Wording, load_ladder, parse_verdict
 from guardjax.types import PolicyExample
 from guardjax.world.builder import WorldRecord
@@ -73,17 +74,26 @@ def retention_questions(
 def ask(
     guard: Guard, questions: Sequence[Question], *, variant: str, seed: int = 0, model: str = ""
 ) -> list[Prediction]:
-    """The guard's predictions, in order."""
-    answers = guard.answer_examples([question.example for question in questions])
+    """The guard's predictions, in order.
+
+    Raises:
+      ScoringError: a guard that scores verdicts is asked something that is answered in words.
+    """
+    replies = guard.answer_examples([question.example for question in questions])
     predictions = []
-    for question, (text, truncated) in zip(questions, answers, strict=True):
-        example = question.example
-        verdict = None
-        if example.label is not None:
-            verdict = parse_verdict(text, example.facts.get("rules"), truncated=truncated)
+    for question, answer in zip(questions, replies, strict=True):
+        example, reply = question.example, Reply(*answer)
+        verdict = reply.verdict
+        if example.label is None and verdict is not None:
+            raise ScoringError(f"{example.example_id} is answered in words, not by one token: ask "
+                               "it with scoring 'reasoned'")
+        if example.label is not None and verdict is None:
+            verdict = parse_verdict(
+                reply.text, example.facts.get("rules"), truncated=reply.truncated)
         predictions.append(predict_row(
-            example, text, verdict, model=model or guard.model_hash, variant=variant, seed=seed,
-            split=question.split))
+            example, reply.text, verdict, model=model or guard.model_hash, variant=variant,
+            seed=seed, split=question.split,
+            p_unsafe=None if reply.score is None else reply.score.p_unsafe))
     return predictions
 
 

@@ -27,11 +27,13 @@ from guardjax.data.prompts import PromptError
 from guardjax.eval.combine import combine
 from guardjax.eval.journal import Journal
 from guardjax.eval.picture_paths import Found, find_pictures
+from guardjax.eval.scoring import Reply, Scoring
 from guardjax.eval.verdict_record import Pins, VerdictRecord
-from guardjax.policies import Policy, Wording, parse_verdict, text_hash
+from guardjax.policies import Policy, Verdict, Wording, parse_verdict, text_hash
 
-# Pictures [H, W, 3] uint8 and a policy's text -> for each picture (text, cut off by the limit?).
-Answer = Callable[[list[np.ndarray], str], Sequence[tuple[str, bool]]]
+# Pictures [H, W, 3] uint8 and a policy's text -> for each picture (text, cut off by the limit?),
+# and where the model did not write a verdict the one that its score means (`scoring.Reply`).
+Answer = Callable[[list[np.ndarray], str], Sequence[tuple[str, bool] | Reply]]
 
 _MAX_HELD_PIXELS = 64_000_000    # decoded pictures that wait for a full batch
 
@@ -51,7 +53,8 @@ class _Job:
 def judge_pictures(
     pictures: Sequence[str | Path], policy: Policy, answer: Answer, *, model_hash: str,
     out: str | Path | None = None, wording: Wording | int = 0, batch_size: int = 16,
-    limits: Limits = Limits(), on_record: Callable[[VerdictRecord], None] | None = None,
+    limits: Limits = Limits(), scoring: Scoring = Scoring(),
+    on_record: Callable[[VerdictRecord], None] | None = None,
 ) -> list[VerdictRecord]:
     """Judges files and folders of pictures; one record a picture, in order of the pictures.
 
@@ -64,6 +67,7 @@ def judge_pictures(
         file that was judged under the same policy by the same model is not judged again.
       wording: how the policy is put into words.
       limits: of intake.
+      scoring: how `answer` scores; part of what a verdict depends on.
       on_record: called with every record as soon as it is known.
 
     Raises:
@@ -75,7 +79,7 @@ def judge_pictures(
     text = policy.render(wording)
     pins = Pins(policy_id=policy.id, policy_version=policy.version, policy_hash=policy.hash,
                 policy_text_hash=text_hash(text), model_hash=model_hash,
-                intake_version=INTAKE_VERSION)
+                intake_version=INTAKE_VERSION, scoring=str(scoring))
     partial = () if out is None else (Path(out), Path(f"{out}.partial"))
     found = find_pictures(pictures, leave_out=partial)
     with Journal(out, pins) if out is not None else contextlib.nullcontext() as journal:
@@ -153,7 +157,7 @@ class _Batch:
                 name = str(self.found[place].path)
                 yield self._keep(place, self._record(name, job.picture, answers))
 
-    def _ask(self, jobs: list[_Job]) -> list[list[tuple[str, bool]] | Exception]:
+    def _ask(self, jobs: list[_Job]) -> list[list[Reply] | Exception]:
         """For each job its answers, or why it has none."""
         try:
             answers = iter(self._answers([view for job in jobs for view in job.views]))
@@ -164,7 +168,7 @@ class _Batch:
             # One picture may have spoilt it for all: ask again, one by one.
             return [result for job in jobs for result in self._ask([job])]
 
-    def _answers(self, views: list[np.ndarray]) -> list[tuple[str, bool]]:
+    def _answers(self, views: list[np.ndarray]) -> list[Reply]:
         answers = []
         for start in range(0, len(views), self.batch_size):
             part = views[start:start + self.batch_size]
@@ -172,14 +176,19 @@ class _Batch:
             if len(reply) != len(part):
                 raise ValueError(f"the model gave {len(reply)} answers for {len(part)} pictures")
             for item in reply:
-                text, truncated = item
+                text, truncated, *rest = item
                 if not isinstance(text, str) or not isinstance(truncated, (bool, np.bool_)):
                     raise TypeError("the model's answer is not (text, truncated)")
-                answers.append((text, bool(truncated)))
+                answers.append(Reply(text, bool(truncated), *rest))
         return answers
 
+    def _verdict(self, reply: Reply) -> Verdict:
+        if reply.verdict is not None:
+            return reply.verdict
+        return parse_verdict(reply.text, self.policy.rule_ids, truncated=reply.truncated)
+
     def _record(
-        self, name: str, picture: Picture, answers: list[tuple[str, bool]] | Exception
+        self, name: str, picture: Picture, answers: list[Reply] | Exception
     ) -> VerdictRecord:
         about = {
             "image_sha256": picture.sha256, "image_format": picture.format,
@@ -189,14 +198,14 @@ class _Batch:
             if isinstance(answers, PromptError):
                 return self._error(name, "E_PROMPT", str(answers), **about)
             return self._error(name, "E_MODEL", f"{type(answers).__name__}: {answers}", **about)
-        parsed = iter([parse_verdict(text, self.policy.rule_ids, truncated=truncated)
-                       for text, truncated in answers])
+        parsed = map(self._verdict, answers)
         result = combine([[next(parsed) for _ in frame.views] for frame in picture.frames])
         return VerdictRecord(
             picture=name, decision=str(result.outcome), pins=self.pins,
             status="ok" if result.problem is None else f"invalid:{result.problem}",
             rule_ids=result.rule_ids, rationale=result.rationale, problem=result.problem,
-            frames_scored=len(picture.frames), outputs=tuple(text for text, _ in answers), **about)
+            frames_scored=len(picture.frames), outputs=tuple(reply.text for reply in answers),
+            p_unsafe=tuple(reply.score.p_unsafe for reply in answers if reply.score), **about)
 
     def _error(self, name: str, code: str, message: str, **about) -> VerdictRecord:
         return VerdictRecord(picture=name, decision="needs_review", status=f"error:{code}",

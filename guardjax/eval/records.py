@@ -30,9 +30,9 @@ class Prediction:
     """One answer of one model, with its gold answer.
 
     A row of kind "judge" or "read" has `label`, `rule_ids` (gold) and `outcome`, `cited_rules`,
-    `problem` (predicted). A row of kind "caption" or "question" has `answer` (gold), and its
-    prediction is `output`. Raises `ValueError`, naming the example, where a value is outside
-    those allowed: a label is never coerced.
+    `problem` (predicted), and `p_unsafe` where that is known. A row of kind "caption" or
+    "question" has `answer` (gold), and its prediction is `output`. Raises `ValueError`, naming the
+    example, where a value is outside those allowed: a label is never coerced.
     """
 
     model: str
@@ -51,6 +51,7 @@ class Prediction:
     outcome: str | None = None
     cited_rules: tuple[str, ...] = ()
     problem: str | None = None
+    p_unsafe: float | None = None      # where the guard scored by one token (`scoring.py`)
 
     def __post_init__(self) -> None:
         judged = self.kind in JUDGED_KINDS
@@ -83,7 +84,7 @@ class Prediction:
 
 def predict_row(
     example: PolicyExample, output: str, verdict: ParsedVerdict | None, *,
-    model: str, variant: str, seed: int, split: str,
+    model: str, variant: str, seed: int, split: str, p_unsafe: float | None = None,
 ) -> Prediction:
     """The prediction that `output`, parsed as `verdict`, makes for `example`.
 
@@ -97,7 +98,7 @@ def predict_row(
         rule_ids=tuple(example.rule_ids), answer=example.answer, output=output,
         outcome=verdict.outcome if verdict else None,
         cited_rules=tuple(verdict.rule_ids) if verdict else (),
-        problem=verdict.problem if verdict else None)
+        problem=verdict.problem if verdict else None, p_unsafe=p_unsafe)
 
 
 def save_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from guardjax.atomic import write_text
 from guardjax.eval.records import OUTCOMES
+from guardjax.eval.scoring import REASONED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Pins:
     policy_text_hash: str       # of the words that the model read
     model_hash: str
     intake_version: str
+    scoring: str = REASONED     # how the answer was asked for and read, see `scoring.py`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,7 @@ class VerdictRecord:
     frame_count: int = 0
     notes: tuple[str, ...] = ()             # what intake did to the picture
     outputs: tuple[str, ...] = ()           # the model's own words, one for each view scored
+    p_unsafe: tuple[float, ...] = ()        # of each view, where it was scored by one token
 
     def __post_init__(self) -> None:
         if self.decision not in OUTCOMES:
@@ -73,7 +76,8 @@ class VerdictRecord:
         try:
             row = {key: tuple(value) if isinstance(value, list) else value
                    for key, value in json.loads(line).items()}
-            pins = Pins(**{field.name: row.pop(field.name) for field in dataclasses.fields(Pins)})
+            pins = Pins(**{field.name: row.pop(field.name) for field in dataclasses.fields(Pins)
+                           if field.name in row})
             return cls(pins=pins, **row)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a verdict record: {error!r}") from error

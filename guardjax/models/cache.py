@@ -6,6 +6,7 @@ where keys [K, S, d] would be transposed anew at every step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import flax.struct
@@ -73,7 +74,8 @@ def open_slots(cfg: ModelConfig, cache: KVCache, rows: Array, max_tokens: int) -
 
     Args:
         cfg: static.
-        cache: finished segments of lead [B], without a buffer.
+        cache: finished segments, without a buffer. Rows are those of the last; an earlier one that
+            has fewer is shared by as many rows in turn.
         rows: [S] int32.
         max_tokens: room of each buffer.
 
@@ -90,10 +92,20 @@ def open_slots(cfg: ModelConfig, cache: KVCache, rows: Array, max_tokens: int) -
 
 def refill_slots(slots: KVCache, cache: KVCache, rows: Array, fresh: Array) -> KVCache:
     """Gathers rows [S] of the finished segments of `cache`; empties the buffers of `fresh` [S]."""
+    num_rows = math.prod(cache.closed[-1].mask.shape[:-1])
+
     def gathered(segment: ClosedSegment) -> ClosedSegment:
-        take = lambda array: jnp.take(array, rows, axis=array.ndim - 4, mode="clip")
-        return ClosedSegment(jax.tree.map(take, segment.keys), jax.tree.map(take, segment.values),
-                             jnp.take(segment.mask, rows, axis=0, mode="clip"))
+        lead = segment.mask.shape[:-1]
+        own = rows // (num_rows // math.prod(lead))
+
+        def take(array: Array, inner: int) -> jax.Array:
+            """Of an array [layers or nothing] + lead + `inner` axes."""
+            outer = array.shape[:array.ndim - inner - len(lead)]
+            flat = array.reshape(*outer, -1, *array.shape[array.ndim - inner:])
+            return jnp.take(flat, own, axis=len(outer), mode="clip")
+
+        stored = lambda arrays: jax.tree.map(lambda array: take(array, 3), arrays)
+        return ClosedSegment(stored(segment.keys), stored(segment.values), take(segment.mask, 1))
 
     buffer = slots.open
     buffer = buffer.replace(mask=buffer.mask & ~fresh[:, None],

@@ -28,7 +28,7 @@ class Outcome(enum.StrEnum):
 
 
 class Problem(enum.StrEnum):
-    """Every way in which an answer can be malformed."""
+    """Every way in which an answer can be malformed, and a score undecided."""
 
     EMPTY = "empty"
     TRUNCATED = "truncated"
@@ -55,6 +55,10 @@ class Problem(enum.StrEnum):
     MALFORMED_RULES = "malformed_rules"
     DUPLICATE_RULE = "duplicate_rule"
     UNKNOWN_RULE = "unknown_rule"
+    # Of a verdict read off the model's probabilities (`guardjax.eval.scoring`), not off a text.
+    MASS_OUTSIDE = "mass_outside"
+    UNDECIDED = "undecided"
+    NOT_FINITE = "not_finite"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,12 +11,13 @@ def last_hidden(hidden: Array, mask: Array) -> Array:
     """The hidden state that predicts the first answer token.
 
     Args:
-      hidden: [B, P, D].
-      mask: [B, P] bool, True on prompt tokens. A row without any gives position 0.
+      hidden: [B, P, D], or [I, M, P, D] of branches.
+      mask: [B, P] bool, True on prompt tokens, or [I, M, P]. A row without any gives position 0.
 
     Returns:
       [B, D], the hidden state of each row's last real token.
     """
+    hidden, mask = hidden.reshape(-1, *hidden.shape[-2:]), mask.reshape(-1, mask.shape[-1])
     places = jnp.arange(mask.shape[-1], dtype=jnp.int32)
     last = jnp.max(jnp.where(mask, places, 0), axis=-1)
     return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
@@ -31,7 +32,7 @@ def completion_mask(length: Array, max_tokens: int) -> Array:
 
 
 def answer_segment(prompts: PromptBatch, tokens: Array, mask: Array, first: Array | int) -> Segment:
-    """Answer tokens as a segment that continues each prompt.
+    """Answer tokens as a segment that continues each prompt, of lead [B, G] or [I, M, G].
 
     Args:
       prompts: B prompts; token t of an answer stands at `next_pos + t` on all three axes.
@@ -40,9 +41,10 @@ def answer_segment(prompts: PromptBatch, tokens: Array, mask: Array, first: Arra
       first: index t of `tokens[..., 0]` in its answer.
     """
     steps = first + jnp.arange(tokens.shape[-1], dtype=jnp.int32)
-    places = jnp.asarray(prompts.next_pos)[:, None, None] + steps
-    positions = jnp.broadcast_to(places[..., None], (*tokens.shape, 3)).astype(jnp.int32)
-    return Segment(tokens=tokens, positions=positions, mask=mask)
+    shape = (*prompts.lead, *tokens.shape[1:])
+    places = jnp.asarray(prompts.next_pos)[..., None, None] + steps
+    positions = jnp.broadcast_to(places[..., None], (*shape, 3)).astype(jnp.int32)
+    return Segment(tokens=tokens.reshape(shape), positions=positions, mask=mask.reshape(shape))
 
 
 def slot_segment(next_pos: Array, token: Array, live: Array, step: Array) -> Segment:

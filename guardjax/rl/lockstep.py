@@ -20,7 +20,7 @@ class DecodeState:
     """All that one step of decoding hands to the next."""
 
     step: Array       # [] int32, the index t of the next token
-    cache: KVCache    # prompt with lead [B], then a buffer of lead [B, G]
+    cache: KVCache    # prompts, then a buffer of lead [B, G], or [I, M, G] after a trunk
     recent: Array     # [B, G, K] int32, the last tokens; the newest is not yet in the cache
     samples: Samples  # [B, G]
 
@@ -40,7 +40,8 @@ def decode_together(fns: ModelFns, params: Params, start: Start, sampling: Sampl
         segment = answer_segment(
             start.prompts, state.recent[..., -1:], live[..., None], state.step - 1)
         (hidden,), cache = fns.forward(params, (segment,), None, state.cache)
-        logits = transform(fns.unembed(params, hidden[:, :, 0]))
+        hidden = hidden.reshape(*live.shape, -1)
+        logits = transform(fns.unembed(params, hidden))
         drawn = draw(start.keys, state.step, logits, greedy=sampling.greedy,
                      truncation=sampling.truncation)
         samples, recent = record(
@@ -48,6 +49,7 @@ def decode_together(fns: ModelFns, params: Params, start: Start, sampling: Sampl
         return DecodeState(state.step + 1, cache, recent, samples)
 
     # The last token of an answer is never fed back, hence room for T - 1.
-    cache = fns.open_buffer(start.cache, start.limit.shape, sampling.max_tokens - 1)
+    cache = fns.open_buffer(
+        start.cache, (*start.prompts.lead, start.limit.shape[1]), sampling.max_tokens - 1)
     state = DecodeState(jnp.int32(1), cache, recent, samples)
     return jax.lax.while_loop(goes_on, decode, state).samples

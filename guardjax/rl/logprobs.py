@@ -42,7 +42,7 @@ def token_logprobs(
     Args:
       fns: the model.
       params: its parameters.
-      prompts: B prompts.
+      prompts: B prompts, which may branch from trunks.
       tokens: [B, G, T] int32 answers.
       length: [B, G] int32, real tokens of each answer.
       transform: the transform that the answers were sampled with.
@@ -51,7 +51,7 @@ def token_logprobs(
         G * T and leave the (sharded) B alone.
       vocab_chunk: tokens of the vocabulary whose logits exist at once; the largest array is then
         [B, token_chunk, vocab_chunk].
-      features: [B, U, D] image features, to save encoding the pictures again.
+      features: image features as of `encode_vision`, to save encoding the pictures again.
 
     Returns:
       (logp [B, G, T], entropy [B, G, T]), float32, in nats, both 0 beyond `length`. A token that
@@ -65,21 +65,23 @@ def token_logprobs(
     mask = completion_mask(length, max_tokens)
     vision = encode_vision(fns, params, prompts, features)
 
-    segments = [prompts.prompt]
+    segments = [*prompts.segments]
     if max_tokens > 1:
         # A token is an input only if the answer goes on after it.
         segments.append(answer_segment(prompts, tokens[..., :-1], mask[..., 1:], 0))
     hidden, _ = fns.forward(params, tuple(segments), vision, None)
 
-    before = last_hidden(hidden[0], prompts.prompt.mask)
+    before = last_hidden(hidden[len(prompts.segments) - 1], prompts.prompt.mask)
+    after = None
+    if max_tokens > 1:
+        after = hidden[-1].reshape(batch, group, max_tokens - 1, -1)
     if not in_chunks:
-        after = hidden[1] if max_tokens > 1 else None
         logp, entropy = _score_answers(fns, params, before, after, tokens, transform, token_chunk)
     else:
         # The prompt's state stands G times among T * G others: one pass over the head for all.
         states = jnp.broadcast_to(before[:, None, None], (batch, group, 1, before.shape[-1]))
         if max_tokens > 1:
-            states = jnp.concatenate([states, hidden[1]], axis=2)
+            states = jnp.concatenate([states, after], axis=2)
         found = head_logprobs(
             fns.head(params), states.reshape(batch, group * max_tokens, -1),
             tokens.reshape(batch, -1), transform, token_chunk=token_chunk, vocab_chunk=vocab_chunk)
@@ -96,7 +98,7 @@ def next_token_logits(
 ) -> Array:
     """Untransformed logits [B, V] float32 of the first answer token (the decision token)."""
     vision = encode_vision(fns, params, prompts, features)
-    (hidden,), _ = fns.forward(params, (prompts.prompt,), vision, None)
+    (*_, hidden), _ = fns.forward(params, prompts.segments, vision, None)
     return fns.unembed(params, last_hidden(hidden, prompts.prompt.mask))
 
 

@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from guardjax.types import Array, Head, PromptBatch, Segment, VisionInputs
 
 Params = Any
@@ -23,7 +25,7 @@ class ModelFns:
     """
 
     encode: Callable[[Params, VisionInputs], Array]
-    """`(params, vision) -> features [B, U, D]`."""
+    """`(params, vision of lead [B]) -> features [B, U, D]`."""
 
     forward: Callable[
         [Params, Sequence[Segment], Array | None, KVCache | None], tuple[tuple[Array, ...], KVCache]
@@ -58,10 +60,19 @@ class ModelFns:
 def encode_vision(
     fns: ModelFns, params: Params, prompts: PromptBatch, features: Array | None = None
 ) -> Array | None:
-    """Image features [B, U, D]: `features` where the caller has them, else encoded, else None."""
+    """Image features, one row a prompt or a trunk: [B, U, D], or [I, U, D] after a trunk.
+
+    They are `features` where the caller has them, else encoded, else None. Each picture is encoded
+    once, however many prompts branch from it; pictures of branches lie side by side in the row.
+    """
     if features is not None or prompts.vision is None:
         return features
-    return fns.encode(params, prompts.vision)
+    lead = prompts.vision.frame.shape[:-1]
+    if len(lead) == 1:
+        return fns.encode(params, prompts.vision)
+    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(lead):]), prompts.vision)
+    encoded = fns.encode(params, rows)
+    return encoded.reshape(lead[0], -1, encoded.shape[-1])
 
 
 def bind(model: Any, cfg: Any) -> ModelFns:

@@ -1,6 +1,7 @@
 """Sampling G answers to each prompt: the prompt once, then one token a step.
 
-The pictures are encoded once and the prompt goes through the model once with lead [B]. The answers
+The pictures are encoded once and the prompts go through the model once, what they have in common
+(`PromptBatch.trunk`) once for all of them. The answers
 are then decoded against its shared keys and values, either all together (`lockstep.py`) or a fixed
 number at a time, where each place is taken by the next answer as soon as one ends (`slots.py`).
 """
@@ -42,14 +43,14 @@ def generate(
     Args:
       fns: the model.
       params: its parameters.
-      prompts: B prompts. A row that is all padding (a filler) gets empty, ended answers and
-        never holds the others up.
+      prompts: B prompts, which may branch from trunks. A row that is all padding (a filler) gets
+        empty, ended answers and never holds the others up.
       key: one PRNG key, typed or raw, of the default threefry kind: under `vmap` an "rbg" key
         would make a sample depend on its neighbours.
       sampling: static numbers.
       transform: temperature and allowed tokens, the same that the loss uses.
       example_index: [B] int32, which example each row is; by default its row.
-      features: [B, U, D] image features, where the caller already has them.
+      features: image features as of `encode_vision`, where the caller already has them.
       limit: [B, G] int32 >= 1, the most tokens of each answer where some may have fewer than
         `max_tokens`.
 
@@ -60,7 +61,7 @@ def generate(
     Raises:
       ValueError: more slots than answers, or slots for a model that has none.
     """
-    shape = (prompts.prompt.tokens.shape[0], sampling.num_samples)
+    shape = (prompts.size, sampling.num_samples)
     if sampling.slots > shape[0] * shape[1]:
         raise ValueError(
             f"{sampling.slots} slots do not fit: {shape[0]} prompts have {shape[0] * shape[1]} "
@@ -70,7 +71,7 @@ def generate(
     keys = sample_keys(key, jnp.asarray(example_index), sampling.num_samples)
 
     vision = encode_vision(fns, params, prompts, features)
-    (hidden,), cache = fns.forward(params, (prompts.prompt,), vision, None)
+    (*_, hidden), cache = fns.forward(params, prompts.segments, vision, None)
     # All G answers begin from one and the same distribution, [B, V].
     logits = transform(fns.unembed(params, last_hidden(hidden, prompts.prompt.mask)))
     first = draw(keys, jnp.int32(0), logits, greedy=sampling.greedy,
@@ -78,7 +79,7 @@ def generate(
 
     most = jnp.int32(sampling.max_tokens)
     most = most if limit is None else jnp.minimum(limit, most)
-    exists = jnp.any(prompts.prompt.mask, axis=-1, keepdims=True)
+    exists = jnp.any(prompts.prompt.mask, axis=-1).reshape(-1, 1)
     limit = jnp.broadcast_to(jnp.where(exists, most, 0), shape).astype(jnp.int32)
     decode = decode_in_slots if sampling.slots else decode_together
     return decode(fns, params, Start(prompts, cache, keys, first, limit), sampling, transform)

@@ -64,6 +64,7 @@ def _decode_queue(fns: ModelFns, params: Params, start: Start, sampling: Samplin
                   limit: Array) -> Samples:
     """Goes on with `samples` [N] of one token each, whose last tokens are `first` [N, K]."""
     num, group, num_slots = limit.shape[0], start.limit.shape[1], sampling.slots
+    next_pos = start.prompts.next_pos.reshape(-1)
     waiting = unfinished(samples, limit)
     queue, num_waiting = jnp.argsort(~waiting, stable=True), jnp.sum(waiting, dtype=jnp.int32)
 
@@ -88,7 +89,7 @@ def _decode_queue(fns: ModelFns, params: Params, start: Start, sampling: Samplin
         """One more token of every slot's answer."""
         row, alive = jnp.minimum(state.answer, num - 1), live(state)
         step = state.samples.length[row]
-        segment = slot_segment(start.prompts.next_pos[row // group], state.recent[:, -1], alive,
+        segment = slot_segment(next_pos[row // group], state.recent[:, -1], alive,
                                step - 1)
         (hidden,), cache = fns.forward(params, (segment,), None, state.cache)
         logits = transform(fns.unembed(params, hidden[:, 0]))

@@ -287,6 +287,8 @@ class StageConfig:
     lora: LoraConfig = LoraConfig()
     seed: int = 0                       # folded into the run's seed
     think: bool = False                 # answers hold a rationale before the verdict
+    policies_per_image: int = 1         # M; the prompts of M policies branch from one picture
+    feature_cache: bool = False         # keep features of a frozen tower on disk; "grpo"
     rl: RLConfig = RLConfig()
 
     def __post_init__(self) -> None:
@@ -318,9 +320,35 @@ class StageConfig:
         answers = self.batch * self.rl.group_size
         _require(self.kind != "grpo" or self.rl.slots <= answers,
                  f"rl.slots={self.rl.slots} do not fit: batch={self.batch} prompts of "
-                 f"rl.group_size={self.rl.group_size} have {answers} completions; set it to at most that, or to "
-                 "0 to decode all together")
+                 f"rl.group_size={self.rl.group_size} have {answers} completions; set it to at "
+                 "most that, or to 0 to decode all together")
         self._check_anchors()
+        self._check_pictures()
+
+    def _check_pictures(self) -> None:
+        """That pictures under many policies, and features kept, go with the rest."""
+        many = self.policies_per_image
+        _require(many == 1 or (many > 1 and many % 2 == 0),
+                 f"policies_per_image must be 1 or even, got {many}: half of them flag the picture")
+        if many > 1:
+            parts = 2 * self.rl.minibatches * self.rl.micro_batches
+            whole = many * (parts if self.kind == "grpo" else 2)
+            _require(self.batch % whole == 0,
+                     f"batch={self.batch} does not divide by {whole}, which is policies_per_image="
+                     f"{many} times two pictures (both of an edited pair) in every part of an "
+                     "update (rl.minibatches, rl.micro_batches)")
+            _require(self.policies == "varied",
+                     f"policies_per_image={many} shows a picture policies that disagree, and "
+                     f"policies={self.policies!r} is one: set it to 1")
+            _require(not self.rl.dynamic_sampling,
+                     f"policies_per_image={many} goes through the model a picture at a time, and "
+                     "rl.dynamic_sampling chooses prompt by prompt: set one of them off")
+            _require(self.rl.engine == "local",
+                     f"policies_per_image={many} shares a picture within this model, and "
+                     f"rl.engine={self.rl.engine!r} takes prompts one by one: set it to 1")
+        _require(not self.feature_cache or "visual" in self.freeze,
+                 "feature_cache keeps what a frozen tower gives, and freeze does not name "
+                 "'visual': add it, or set feature_cache to false")
 
     def _check_unread(self) -> None:
         """That nothing is set that this kind of stage does not read."""
@@ -355,10 +383,10 @@ class StageConfig:
 
 
 # Fields that a kind of stage does not read; setting one is an error, not a wish unheard.
-_NOT_SIGHT = ("data", "policies", "plain_share", "spell_share", "freeze")
+_NOT_SIGHT = ("data", "policies", "plain_share", "spell_share", "freeze", "policies_per_image")
 _UNREAD: Mapping[str, Sequence[str]] = {
-    "sight": (*_NOT_SIGHT, "think"), "sft": ("closeness",),
-    "grpo": ("closeness", "think"), "exact": ("closeness", "think")}
+    "sight": (*_NOT_SIGHT, "think", "feature_cache"), "sft": ("closeness", "feature_cache"),
+    "grpo": ("closeness", "think"), "exact": ("closeness", "think", "feature_cache")}
 _ALL_RL = tuple(field.name for field in dataclasses.fields(RLConfig) if field.name != "unlike")
 _EXACT_RL = ("reward", "reward_seconds", "temperature")
 _UNREAD_RL: Mapping[str, Sequence[str]] = {
@@ -438,6 +466,7 @@ class RunConfig:
     base: str = "base"                  # "base" is the shipped model; else a model folder
     dtype: Literal["float32", "bfloat16"] = "float32"  # of computing; parameters stay float32
     attention: Literal["auto", "xla", "cudnn", "splash"] = "xla"  # see `models.attention`
+    template: Literal["image_first", "policy_first"] = "image_first"  # what a prompt begins with
     world: WorldConfig = WorldConfig()
     dataset: DatasetConfig = DatasetConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -455,6 +484,10 @@ class RunConfig:
             for stage in self.stages:
                 _check_over_dataset(stage)
         for stage in self.stages:
+            _require(stage.policies_per_image == 1 or self.template == "image_first",
+                     f"stage {stage.name!r}: policies_per_image={stage.policies_per_image} "
+                     f"branches after the picture, and template={self.template!r} begins with the "
+                     "policy: set one of them to its default")
             _require(not stage.rl.slots or self.mesh.rules == "single",
                      f"stage {stage.name!r}: rl.slots={stage.rl.slots} takes prompts from the "
                      f"whole batch, which mesh.rules={self.mesh.rules!r} spreads over devices: set "

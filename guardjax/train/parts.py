@@ -1,14 +1,18 @@
 """A batch in equal parts of whole prompts, so that no group is ever split.
 
 Part k takes rows k, k + n, k + 2n, ...: where B lies spread over devices, every part does too.
+Where prompts branch from trunks a row is a trunk with all its prompts, which stay together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from guardjax.types import PromptBatch
 
 
 def split_parts(batch: Any, num: int) -> Any:
@@ -22,6 +26,20 @@ def split_parts(batch: Any, num: int) -> Any:
             raise ValueError(f"{leaf.shape[0]} prompts do not divide into {num} parts")
         return jnp.moveaxis(leaf.reshape(-1, num, *leaf.shape[1:]), 1, 0)
     return jax.tree.map(split, batch)
+
+
+def by_trunk(arrays: Mapping[str, Any], prompts: PromptBatch) -> dict[str, Any]:
+    """Arrays [B, ...] as [I, M, ...] where prompts branch, so that a part has whole trunks."""
+    if prompts.trunk is None:
+        return dict(arrays)
+    return {name: array.reshape(*prompts.lead, *array.shape[1:]) for name, array in arrays.items()}
+
+
+def by_prompt(arrays: Mapping[str, Any], prompts: PromptBatch) -> dict[str, Any]:
+    """The reverse of `by_trunk`."""
+    if prompts.trunk is None:
+        return dict(arrays)
+    return {name: array.reshape(prompts.size, *array.shape[2:]) for name, array in arrays.items()}
 
 
 def join_parts(parts: Any) -> Any:

@@ -38,8 +38,8 @@ def _judge(guardjax, tiny_model, tmp_path, monkeypatch):
     prompts = []
     real = Batcher.prompts
 
-    def watched(self, examples):
-        prompts.append(real(self, examples))
+    def watched(self, examples, **options):
+        prompts.append(real(self, examples, **options))
         return prompts[-1]
 
     monkeypatch.setattr(Batcher, "prompts", watched)

@@ -190,3 +190,40 @@ def test_a_house_policy_that_never_speaks_is_refused(splits, batcher):
                          mixture={"habit": 1.0}, batch=2, num_batches=1, seed=0, house=HOUSE)
     with pytest.raises(SourceError, match="no picture in 40 draws is unsafe under policy 'house'"):
         source[0]
+
+
+@pytest.mark.parametrize("flip_share", [0.0, 1.0])
+def test_pictures_come_under_many_policies_that_disagree(flip_share, records, splits, batcher):
+    """Each picture's prompts branch from it; labels are balanced as they are two by two."""
+    source = BatchSource(records, varied_policies(splits), batcher, mixture={"judge": 1.0},
+                         batch=16, num_batches=3, seed=0, flip_share=flip_share,
+                         policies_per_image=4)
+    for index in range(3):
+        batch = source[index]
+        labels = np.array([example.label == "unsafe" for example in batch.examples])
+        assert labels.sum() == 8 and batch.prompts.lead == (4, 4)
+        assert batch.prompts.vision.frame.shape[0] == 4
+        for first in range(0, 16, 4):
+            group = batch.examples[first:first + 4]
+            assert len({example.image_id for example in group}) == 1
+            assert len({example.policy_text for example in group}) > 1
+        if flip_share:
+            assert (labels.reshape(4, 4).sum(1) == 2).all()
+        else:
+            pairs = labels.reshape(2, 2, 4)
+            assert (pairs[:, 0] != pairs[:, 1]).all()
+        np.testing.assert_array_equal(batch.tokens, source[index].tokens)
+
+
+def test_other_kinds_do_not_branch(records, splits, batcher):
+    source = BatchSource(records, varied_policies(splits), batcher, mixture={"caption": 1.0},
+                         batch=8, num_batches=1, seed=0, policies_per_image=4)
+    assert source[0].prompts.trunk is None
+
+
+def test_policies_that_never_tell_a_pair_apart_are_refused(splits, batcher):
+    same = [record("knife", index=0), record("knife", index=1)]
+    source = BatchSource(same, varied_policies(splits), batcher, mixture={"judge": 1.0}, batch=4,
+                         num_batches=1, seed=0, flip_share=0.0, policies_per_image=2)
+    with pytest.raises(SourceError, match="opposite labels from 2 of these policies"):
+        source[0]

@@ -31,7 +31,7 @@ def _guard(monkeypatch):
         model_hash = "m1"
 
         @classmethod
-        def load(cls, path, batch, dtype, attention):
+        def load(cls, path, batch, **options):
             if str(path) == "missing":
                 raise FileNotFoundError("missing/config.json")
             return cls()

@@ -3,8 +3,10 @@
 By default one update per rollout: the old log-probabilities are the stop-gradient of the recomputed
 ones, so the ratio is 1 and the clip inert, as in the paper's released settings. With more (`epochs`
 passes of `minibatches` updates) they are computed once, before the first. With a frozen tower the
-pictures are encoded once, for sampling, reference and loss alike; dynamic sampling, which updates
-on prompts of several batches (see `dynamic.py`), encodes them once more for the update.
+pictures are encoded once, for sampling, reference and loss alike, or come from disk
+(`feature_cache`); dynamic sampling, which updates on prompts of several batches (see `dynamic.py`),
+encodes them once more for the update. With `policies_per_image` a picture goes through tower and
+model once for all the policies that it is shown.
 
 Sampling among the likelier tokens only (`rl.top_k`, `rl.top_p`, `rl.min_p`) is off-policy: the loss
 stays one on the whole distribution, and each token is weighed by what the model gives it over what
@@ -37,6 +39,7 @@ from guardjax.rl.overlong import overlong_penalty
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.metrics import join_pairs
+from guardjax.train.parts import by_trunk
 from guardjax.train.stages import dynamic
 from guardjax.train.stages.groups import SampledStep
 from guardjax.train.stages.grpo_loss import GroupLoss
@@ -94,7 +97,7 @@ class GRPOStage(TrainedStage):
             logged = dynamic.round_metrics(drawn)
         else:
             drawn = [roll(batch, 0)]
-            arrays = drawn[0].answers() | {
+            arrays = by_trunk(drawn[0].answers(), batch.prompts) | {
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
         state, metrics = self._update_all(bundle.state, _frozen(bundle), self._spread(arrays))

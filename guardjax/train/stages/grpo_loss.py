@@ -17,7 +17,7 @@ from guardjax.rl.model_fns import encode_vision
 from guardjax.rl.ratios import truncated_weights
 from guardjax.train.config import StageConfig
 from guardjax.train.metrics import MAX_SUFFIX
-from guardjax.train.parts import join_parts, split_parts
+from guardjax.train.parts import by_prompt, by_trunk, join_parts, split_parts
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages.logp_gap import GAP
 from guardjax.train.stages.model import StageModel
@@ -27,7 +27,7 @@ from guardjax.types import Array
 class GroupLoss:
     """Two functions of (trained, frozen, batch), both pure; `frozen` is {"frozen", "ref"}.
 
-    A batch holds prompts, features (or None) and `Rollout.answers()`.
+    A batch holds prompts, features (or None) and `Rollout.answers()`, the answers `by_trunk`.
     """
 
     def __init__(self, config: StageConfig, model: StageModel, recipe: Recipe):
@@ -49,7 +49,7 @@ class GroupLoss:
         update of its rollout: the ratio is to the stop-gradient of the log-probabilities, 1.
         """
         del key
-        rl = self._rl
+        rl, batch = self._rl, _flat(batch)
         logp, entropy, ref_logp = self._logprobs(trained, frozen, batch)
         old_logp, advantages = batch.get("old_logp"), batch.get("advantages")
         before = logp if old_logp is None else old_logp
@@ -87,18 +87,19 @@ class GroupLoss:
 
         Returns:
           "old_logp" [B, G, T] and "advantages" [B, G], and "ref_logp" [B, G, T] where a penalty
-          or an anchor needs it.
+          or an anchor needs it, all `by_trunk`.
         """
         def logprobs(part: dict[str, Any]) -> dict[str, Array]:
-            logp, _, ref_logp = self._logprobs(trained, frozen, part)
-            found = {"old_logp": logp}
-            return found if ref_logp is None else found | {"ref_logp": ref_logp}
+            logp, _, ref_logp = self._logprobs(trained, frozen, _flat(part))
+            found = {"old_logp": logp} | ({} if ref_logp is None else {"ref_logp": ref_logp})
+            return by_trunk(found, part["prompts"])
 
         parts = self._rl.minibatches * self._rl.micro_batches
         found = logprobs(batch) if parts == 1 else join_parts(
             jax.lax.map(logprobs, split_parts(batch, parts)))
-        advantages = self._advantages(batch, found["old_logp"], found.get("ref_logp"))
-        return found | {"advantages": advantages}
+        found = by_prompt(found, batch["prompts"])
+        advantages = self._advantages(_flat(batch), found["old_logp"], found.get("ref_logp"))
+        return by_trunk(found | {"advantages": advantages}, batch["prompts"])
 
     def _logprobs(self, trained: Any, frozen: Any, batch: dict[str, Any]
                   ) -> tuple[Array, Array, Array | None]:
@@ -123,3 +124,10 @@ class GroupLoss:
                 rewards, before, ref_logp, mask, coef=rl.kl_coef, kind=rl.kl)
         return group_advantages(rewards, scale=rl.advantage_scale, baseline=rl.baseline,
                                 valid=batch["valid"])
+
+
+def _flat(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with its answers by prompt, [B, ...]; prompts and features as they are."""
+    kept = {name: batch[name] for name in ("prompts", "features")}
+    answers = {name: array for name, array in batch.items() if name not in kept}
+    return by_prompt(answers, batch["prompts"]) | kept

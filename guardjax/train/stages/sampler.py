@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from guardjax.cache_dir import cache_dir
 from guardjax.data.sources import Batch
 from guardjax.rl.engine import Decoding, Engine, answer_seeds
 from guardjax.rl.model_fns import encode_vision
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
+from guardjax.train.features import FeatureCache
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.trained import Program
@@ -63,31 +65,37 @@ class LocalSampler:
 
         def rollout(
             trained: Any, frozen: Any, prompts: Any, key: jax.Array, step: jax.Array,
-            first: jax.Array
+            first: jax.Array, known: Any
         ) -> tuple[Any, Any]:
             params = recipe.merge(trained, frozen)
-            features = encode_vision(model.fns, params, prompts)
-            index = first + jnp.arange(prompts.next_pos.shape[0], dtype=jnp.int32)
+            features = encode_vision(model.fns, params, prompts, known)
+            index = first + jnp.arange(prompts.size, dtype=jnp.int32)
             samples = generate(model.fns, params, prompts, _step_key(key, step), sampling,
                                transform, example_index=index, features=features)
             # Features of a tower that is trained must be encoded again, with their gradient.
             return samples, None if "visual" in trained else features
 
         self._rollout = CountedJit(rollout, f"{config.name}/rollout")
-        self._placement = model.placement
+        self._placement, self._features = model.placement, None
+        if config.feature_cache:
+            about = (f"{model.cfg.vision} {model.cfg.dtype} {model.cfg.attention} "
+                     f"{jax.default_backend()}")
+            self._features = FeatureCache(cache_dir() / "features", model.fns.encode, about)
         self.jits = [self._rollout]
 
     def sample(self, bundle: Bundle, batch: Batch, first: int) -> tuple[Samples, Array | None]:
         """See `Sampler`."""
-        prompts = batch.prompts
+        prompts, known = batch.prompts, None
+        if self._features and prompts.vision is not None:
+            known = self._features.features({"visual": bundle.frozen["visual"]}, prompts.vision)
         if self._placement is not None:
-            prompts = self._placement.put_batch(prompts)
-        samples, features = self._rollout(*_rollout_args(bundle, prompts, first))
+            prompts, known = self._placement.put_batch((prompts, known))
+        samples, features = self._rollout(*_rollout_args(bundle, prompts, first, known))
         return jax.device_get(samples), features
 
     def program(self, bundle: Bundle, batch: Batch) -> Program:
         """See `Sampler`."""
-        return Program(self._rollout, _rollout_args(bundle, batch.prompts, 0))
+        return Program(self._rollout, _rollout_args(bundle, batch.prompts, 0, None))
 
     def close(self) -> None:
         """See `Sampler`."""
@@ -135,9 +143,9 @@ def engine_decoding(config: StageConfig, model: StageModel) -> Decoding:
     return Decoding(sampling_params(config, model), config.rl.temperature, tuple(model.blocked()))
 
 
-def _rollout_args(bundle: Bundle, prompts: Any, first: int) -> tuple[Any, ...]:
+def _rollout_args(bundle: Bundle, prompts: Any, first: int, known: Any) -> tuple[Any, ...]:
     return (bundle.state.params, bundle.frozen, prompts, bundle.state.key, bundle.state.step,
-            np.int32(first))
+            np.int32(first), known)
 
 
 def _step_key(key: jax.Array, step: Array) -> jax.Array:
