@@ -16,7 +16,8 @@ CONFIG_FILE = "config.txt"
 BASE_FILE = "base.json"
 
 # They change how a run is carried out, not what it computes.
-MAY_DIFFER = ("checkpoint.", "mesh.")
+MAY_DIFFER = ("checkpoint.", "mesh.", "guard.hang_", "log.peak_flops", "log.tensorboard",
+              "log.wandb_")
 
 
 class WorkdirError(RuntimeError):
@@ -48,7 +49,7 @@ def check_workdir(path: str | os.PathLike[str], claim: Claim, *,
     kept = folder / CONFIG_FILE
     if not kept.exists():
         return folder
-    old, new = (_fixed(text, may_differ) for text in (kept.read_text("utf-8"), claim.config_text))
+    old, new = (fixed_lines(text, may_differ) for text in (kept.read_text("utf-8"), claim.config_text))
     if old != new:
         diff = "\n".join(difflib.unified_diff(old, new, str(kept), "this run", n=0, lineterm=""))
         raise WorkdirError(f"{folder} holds a run of another config; choose another folder, "
@@ -99,5 +100,6 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         write_text(path, text)
 
 
-def _fixed(text: str, may_differ: Sequence[str]) -> list[str]:
+def fixed_lines(text: str, may_differ: Sequence[str] = MAY_DIFFER) -> list[str]:
+    """Lines of a config that no two starts of a run may differ in."""
     return [line for line in text.splitlines() if not line.startswith(tuple(may_differ))]

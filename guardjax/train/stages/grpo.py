@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,12 +30,14 @@ import numpy as np
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
+from guardjax.rewards.reward import NonFiniteRewardError
 from guardjax.rl.model_fns import encode_vision
 from guardjax.rl.overlong import overlong_penalty
 from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.metrics import join_pairs
+from guardjax.train.phases import phase
 from guardjax.train.recipe import Recipe
 from guardjax.train.stages import dynamic
 from guardjax.train.stages.groups import SampledStep
@@ -44,6 +47,9 @@ from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.trained import Program, TrainedStage
 from guardjax.train.state import Bundle
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class GRPOStage(TrainedStage):
@@ -145,11 +151,17 @@ class GRPOStage(TrainedStage):
         Rewards are given before any prompt is taken out: some look at both members of a pair.
         """
         prompts = dataclasses.replace(batch, prompts=self._spread(batch.prompts))
-        samples, features = self._rollout(*self._rollout_args(bundle, prompts, first))
-        samples = jax.device_get(samples)
-        texts = decode_answers(samples, self._model.batcher.tokenizer)
-        examples = per_answer(batch.examples, self._rl.group_size)
-        scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+        with phase("rollout"):
+            samples, features = self._rollout(*self._rollout_args(bundle, prompts, first))
+            samples = jax.device_get(samples)
+            texts = decode_answers(samples, self._model.batcher.tokenizer)
+        examples, finite = per_answer(batch.examples, self._rl.group_size), True
+        try:
+            with phase("rewards"):
+                scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+        except NonFiniteRewardError as error:
+            _LOG.warning("step %d is skipped: %s", bundle.clock.step + 1, error)
+            scores, finite = self._reward.silent(len(texts)), False
         # A function of somebody's own may have an opinion on a caption, too.
         scores = scores.only(np.array([bool(example.label) for example in examples]))
         shaping = None
@@ -157,7 +169,7 @@ class GRPOStage(TrainedStage):
             shaping = overlong_penalty(
                 samples.length, max_tokens=self._rl.max_tokens,
                 buffer=max(1, round(self._rl.overlong_buffer * self._rl.max_tokens)))
-        return Rollout(batch.examples, features, samples, texts, scores, shaping)
+        return Rollout(batch.examples, features, samples, texts, scores, shaping, finite)
 
     def _rollout_args(self, bundle: Bundle, batch: Batch, first: int) -> tuple[Any, ...]:
         return (bundle.state.params, bundle.frozen, batch.prompts, bundle.state.key,
