@@ -69,7 +69,10 @@ class TensorBoardLogger:
         """See `Logger`."""
         if self._writer is None:
             from tensorboardX import SummaryWriter
-            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+            # Files are named after the second: two starts within one would share a file.
+            start = len(list(self._folder.glob("events.*")))
+            self._writer = SummaryWriter(
+                str(self._folder), purge_step=step, filename_suffix=f".{start}")
         for name, value in _finite(values).items():
             self._writer.add_scalar(f"{stage}/{name}", value, step)
         self._writer.flush()

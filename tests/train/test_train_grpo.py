@@ -13,6 +13,7 @@ import pytest
 from guardjax.rewards.compose import Composition, Part
 from guardjax.rewards.named import COMPOSITIONS
 from guardjax.train.config import ConfigError, LoraConfig, resolve
+from guardjax.train.guard import NonFiniteError
 from guardjax.train.loop import DataEndedError
 from guardjax.train.metrics import read_metrics
 from guardjax.train.stages import dynamic
@@ -151,6 +152,36 @@ def test_a_killed_run_draws_the_same_prompts_again(stage, source, small_guard, t
     same(resumed.params, straight.params)
     lines = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("straight", "killed")]
     assert lines[0] == lines[1] and [line["dynamic/drawn"] for line in lines[0]] == [8.0, 12.0]
+
+
+def test_a_reward_that_is_not_finite_skips_the_step_and_is_counted(
+        start, stage, small_guard, source, tmp_path, monkeypatch, caplog):
+    """The parameters stay, the next step learns again; too many in a row end the run."""
+    broken = [True, False]
+
+    def reward(examples, completions):
+        value, applies = marked_reward(examples, completions)
+        value[3] = np.nan if broken[0] else value[3]
+        return value, applies
+
+    monkeypatch.setattr(stage, "_reward", Composition((Part("mine", reward),)))
+    bundle = start(lambda index, row: False)
+    before = jax.device_get(bundle.state.params)
+    next(bundle.data_iterator)      # of words; the update is compiled for pictures
+    bundle, metrics, _ = stage.step(bundle, next(bundle.data_iterator))
+    same(bundle.state.params, before)
+    assert float(metrics["skipped"][0]) == 1.0 and int(bundle.state.bad_streak) == 1
+    assert metrics["reward/nonfinite"] == (1.0, 1.0)
+    assert metrics["reward/total"] == (0.0, 0) and metrics["reward/mine"] == (0.0, 0)
+    assert "step 1 is skipped: reward 'mine', row 3: value" in caplog.text
+    broken[0] = False
+    bundle, metrics, _ = stage.step(bundle, next(bundle.data_iterator))
+    assert int(bundle.state.updates) == 1 and int(bundle.state.bad_streak) == 0
+    assert metrics["reward/nonfinite"] == (0.0, 1.0)
+    broken[0] = True
+    with pytest.raises(NonFiniteError, match="loss, gradient or reward that was not finite"):
+        small_guard.run([stage], tmp_path, max_bad=1)
+    assert (tmp_path / "nonfinite").is_dir()
 
 
 def test_shapes_of_several_rounds_compile_no_more_than_those_of_one(stage):
