@@ -18,6 +18,8 @@ import signal
 import sys
 import time
 
+import jax
+
 from guardjax.cli import compose
 from guardjax.data.batching import load_batcher
 from guardjax.rewards.compose import Composition, Part
@@ -51,6 +53,7 @@ def start(config: str, folder: pathlib.Path) -> int:
         compose.load_batcher = lambda path: dataclasses.replace(
             load_batcher(path), prompt_buckets=PROMPT_BUCKETS)
         COMPOSITIONS["letters"] = Composition((Part("letters", letters),))
+        jax.config.update("jax_disable_most_optimizations", True)      # compiled often, run shortly
         run = compose.load_config(config, ["checkpoint.every_steps=2"])
         compose.train(run, folder, RunConsole(run.log.every_steps))
         status = 0
@@ -82,7 +85,8 @@ def await_point(pid: int, folder: pathlib.Path, rng: random.Random, in_a_save: b
     That is some steps after the run began to train, and somewhere within a step; or some saves
     later, somewhere within a save.
     """
-    seen, wanted, before, was = 0, rng.randint(1, 4), steps_done(folder), None
+    wanted = rng.randint(2, 4) if in_a_save else rng.randint(1, 6)
+    seen, before, was = 0, steps_done(folder), None
     delay, end = rng.uniform(0.0, 0.03 if in_a_save else 0.5), time.monotonic() + LONGEST
     while time.monotonic() < end:
         if ended(pid):
@@ -110,12 +114,12 @@ def wait(pid: int) -> None:
 
 
 def main() -> None:
-    """Prints {"kills", "torn" (in a save), "stages" (where), "runs", "equal" (of them)}."""
+    """Prints {"kills", "torn" (in a save), "at" (step), "runs", "equal" (of them), "resumed"}."""
     config, root, num, seed = sys.argv[1], pathlib.Path(sys.argv[2]), *map(int, sys.argv[3:])
     rng = random.Random(seed)
     wait(start(config, root / "straight" / "run"))
     straight = outcome(root / "straight" / "run")
-    report = {"kills": 0, "torn": 0, "at": [], "runs": 0, "equal": 0}
+    report = {"kills": 0, "torn": 0, "at": [], "runs": 0, "equal": 0, "resumed": 0}
     while report["kills"] < num:
         folder = root / str(report["runs"]) / "run"
         alive = True
@@ -132,6 +136,8 @@ def main() -> None:
                 report["torn"] += bool(list(folder.glob(TORN)))
                 report["at"].append(steps_done(folder))
         report["runs"] += 1
+        said = (folder.parent / "log.txt").read_text()
+        report["resumed"] += said.count("resumed at step")
         report["equal"] += outcome(folder) == straight
     print(json.dumps(report))
 

@@ -23,6 +23,7 @@ def test_two_kills_leave_no_trace(config_file, tmp_path):
     """One between steps, one while a checkpoint is written."""
     report = killed(config_file, tmp_path, 2, seed=1)
     assert report["kills"] == 2 and report["equal"] == report["runs"] >= 1, report
+    assert report["resumed"] >= 1, report
 
 
 @pytest.mark.slow
@@ -30,5 +31,6 @@ def test_two_kills_leave_no_trace(config_file, tmp_path):
 def test_twenty_kills_leave_no_trace(config_file, tmp_path):
     report = killed(config_file, tmp_path, 20, seed=2)
     assert report["kills"] == 20 and report["equal"] == report["runs"], report
+    assert report["resumed"] >= 10, report
     assert report["torn"] >= 3, report                       # inside an asynchronous save
     assert min(report["at"]) <= 12 < max(report["at"]), report      # in SFT, and in GRPO
