@@ -6,12 +6,12 @@ the usual choice with JAX, import the whole of TensorFlow or torch.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import pathlib
 import uuid
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from guardjax.train.config import ConfigError, LogConfig
@@ -42,7 +42,7 @@ def check_loggers(config: LogConfig) -> None:
     for key, asked, package, extra in (
             ("tensorboard", config.tensorboard, "tensorboardX", "tensorboard"),
             ("wandb_project", config.wandb_project, "wandb", "wandb")):
-        if asked and importlib.util.find_spec(package) is None:
+        if asked and find_spec(package) is None:
             raise ConfigError(f"log.{key}={asked!r} needs the package {package}: pip install "
                               f"'guardjax[{extra}]', or leave it out")
 

@@ -154,6 +154,11 @@ def test_a_killed_run_draws_the_same_prompts_again(stage, source, small_guard, t
     assert lines[0] == lines[1] and [line["dynamic/drawn"] for line in lines[0]] == [8.0, 12.0]
 
 
+def test_shapes_of_several_rounds_compile_no_more_than_those_of_one(stage):
+    """Words and pictures, and updates with pictures only: the tests above take no others."""
+    assert [jit.num_traces for jit in stage.jits] == [2, 1]
+
+
 def test_a_reward_that_is_not_finite_skips_the_step_and_is_counted(
         start, stage, small_guard, source, tmp_path, monkeypatch, caplog):
     """The parameters stay, the next step learns again; too many in a row end the run."""
@@ -182,11 +187,6 @@ def test_a_reward_that_is_not_finite_skips_the_step_and_is_counted(
     with pytest.raises(NonFiniteError, match="loss, gradient or reward that was not finite"):
         small_guard.run([stage], tmp_path, max_bad=1)
     assert (tmp_path / "nonfinite").is_dir()
-
-
-def test_shapes_of_several_rounds_compile_no_more_than_those_of_one(stage):
-    """Last of those that take steps: words and pictures, and updates with pictures only."""
-    assert [jit.num_traces for jit in stage.jits] == [2, 1]
 
 
 def test_data_that_may_not_last_is_refused(small_guard, stage):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from guardjax.train import loggers
 from guardjax.train.config import ConfigError, LogConfig, resolve
 from guardjax.train.loggers import check_loggers, open_loggers
 from guardjax.train.metrics import MetricWriter, read_metrics
@@ -15,8 +16,8 @@ from guardjax.train.metrics import MetricWriter, read_metrics
 
 def written(folder, config, windows, state=None):
     """Writes windows of (step, stage, loss) and the state of the writer after each."""
-    loggers = open_loggers(config, folder, "run", {"seed": 1})
-    writer, states = MetricWriter(folder, loggers=loggers), []
+    opened = open_loggers(config, folder, "run", {"seed": 1})
+    writer, states = MetricWriter(folder, loggers=opened), []
     writer.restore(state)
     for step, stage, loss in windows:
         writer.add({"loss": (loss, 2.0), "nothing": (0.0, 0.0)})
@@ -98,7 +99,7 @@ def test_wandb_is_given_every_line_and_a_resumed_run_is_the_same_there(tmp_path,
     (LogConfig(wandb_project="mine"),
      r"log.wandb_project='mine' needs the package wandb: pip install 'guardjax\[wandb\]'")])
 def test_what_is_not_installed_is_said_with_the_extra(config, message, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=message):
         check_loggers(config)
 
