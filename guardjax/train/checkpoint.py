@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,6 +25,7 @@ from guardjax.train.best import BestMetric, preservation, rank
 from guardjax.train.config import CheckpointConfig
 from guardjax.train.disk import DiskFullError, is_full_disk
 from guardjax.train.identity import Identity, difference, layout
+from guardjax.train.save_under_way import SaveUnderWay, remove_written, unlogged
 from guardjax.train.state import Bundle, Clock, Params
 
 FORMAT = 3
@@ -67,7 +66,7 @@ class Checkpointer:
         self._steps = self._workdir / "checkpoints"
         self._config = config
         self._identity = identity or {}
-        self._under_way: _Save | None = None
+        self._under_way: SaveUnderWay | None = None
         self.best_metric = BestMetric(config)
         self.incomplete = self._set_aside()
         """Names of steps that a crash or a broken copy left unfinished when this was opened."""
@@ -130,7 +129,7 @@ class Checkpointer:
         with self._explained(f"checkpoint of step {step}"):
             response = self._orbax.save_checkpointables_async(
                 step, items, force=True, metrics=metrics)
-        self._under_way = _Save(step, response)
+        self._under_way = SaveUnderWay(step, response)
         return self._steps / str(step)
 
     def wait(self) -> None:
@@ -142,7 +141,7 @@ class Checkpointer:
         save, self._under_way = self._under_way, None
         if save is not None:
             with save.quiet, self._explained(f"checkpoint of step {save.step}"):
-                save.response.result()
+                save.wait()
 
     def peek(self) -> Saved | None:
         """Returns what the newest complete checkpoint says of itself, or None if there is none.
@@ -252,15 +251,15 @@ class Checkpointer:
     def _explained(self, what: str) -> Iterator[None]:
         """Turns a full disk into a `DiskFullError`, and leaves no half-written files behind."""
         try:
-            with _unlogged():
+            with unlogged():
                 yield
         except Exception as error:
             # Orbax repeats a failure at every later call: start afresh. What it would clean up
             # is gone, and its thread for that may outlive the program's end.
-            with contextlib.suppress(Exception), _unlogged():
+            with contextlib.suppress(Exception), unlogged():
                 self._orbax.close()
             for partial in self._workdir.glob("*/*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(partial, ignore_errors=True)
+                remove_written(partial)
             self._orbax = self._open(clean=False)
             if not is_full_disk(error):
                 raise
@@ -275,27 +274,6 @@ class Checkpointer:
             raise CheckpointError(
                 f"the checkpoint of step {self.latest} in {self._steps} is of another run; choose "
                 f"another folder, or mend what differs:\n{found}")
-
-
-class _Save:
-    """A save under way: its step, Orbax's response, and Orbax's own log silent until its end."""
-
-    def __init__(self, step: int, response: Any) -> None:
-        self.step, self.response = step, response
-        self.quiet = contextlib.ExitStack()
-        self.quiet.enter_context(_unlogged())
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Orbax logs a traceback from each of its threads for a failure that it raises as well."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

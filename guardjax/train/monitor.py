@@ -71,7 +71,7 @@ class Monitor:
             self._watchdog.step_done(what)
 
     def window(self) -> dict[str, float]:
-        """Numbers since the last call, for `time/...`; seconds in phases are called `in_<phase>`."""
+        """Numbers since the last call, for `time/...`; seconds in a phase are `in_<phase>`."""
         seconds = self.ledger.seconds()
         inside = {f"in_{name}": total - self._seen.get(name, 0.0)
                   for name, total in seconds.items()}

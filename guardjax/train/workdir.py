@@ -49,7 +49,8 @@ def check_workdir(path: str | os.PathLike[str], claim: Claim, *,
     kept = folder / CONFIG_FILE
     if not kept.exists():
         return folder
-    old, new = (fixed_lines(text, may_differ) for text in (kept.read_text("utf-8"), claim.config_text))
+    old, new = (fixed_lines(text, may_differ)
+                for text in (kept.read_text("utf-8"), claim.config_text))
     if old != new:
         diff = "\n".join(difflib.unified_diff(old, new, str(kept), "this run", n=0, lineterm=""))
         raise WorkdirError(f"{folder} holds a run of another config; choose another folder, "

@@ -86,7 +86,7 @@ def await_point(pid: int, folder: pathlib.Path, rng: random.Random, in_a_save: b
     later, somewhere within a save.
     """
     wanted = rng.randint(2, 4) if in_a_save else rng.randint(1, 6)
-    seen, before, was = 0, steps_done(folder), None
+    seen, before, was = 0, steps_done(folder), bool(list(folder.glob(TORN)))
     delay, end = rng.uniform(0.0, 0.03 if in_a_save else 0.5), time.monotonic() + LONGEST
     while time.monotonic() < end:
         if ended(pid):

@@ -92,7 +92,8 @@ def main() -> None:
             bundle, found = train(bundle, step, placement)
             losses += found
             kernel = bundle.state.params["up_proj"]["kernel"]
-            shards[name] = [len(kernel.sharding.device_set), kernel.addressable_shards[0].data.shape]
+            shards[name] = [len(kernel.sharding.device_set),
+                            kernel.addressable_shards[0].data.shape]
             before = host(bundle.state)
             saver.save(bundle, {})
     bundle, step, _ = start(MESHES["one device"])
