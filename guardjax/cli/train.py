@@ -33,7 +33,11 @@ is written to OUT/model as Hugging Face lays it out; adapters (lora.rank) are in
 in PEFT's format in OUT/adapter/STAGE. Curves are drawn into OUT/curves, and `guardjax rollouts OUT`
 shows what was sampled. A run that has its model is not trained again.
 
-exit status: 0 trained, 1 the run gave up with its state kept, 2 bad input, 130 or 143 stopped.
+Steps are counted from 1 over all stages: `--profile 10:12` traces the three steps 10, 11 and 12.
+Where the wall time went is said at the end, and in `time/...` of OUT/metrics.jsonl.
+
+exit status: 0 trained, 1 the run gave up with its state kept, 2 bad input, 75 a step hung (see
+OUT/hang.txt; the same command goes on), 130 or 143 stopped.
 """
 
 
@@ -44,9 +48,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
     parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--profile", type=steps, metavar="FIRST:LAST",
+                        help="trace these steps into OUT/profile, for Perfetto or xprof")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what to change")
     parser.set_defaults(run=main)
     return parser
+
+
+def steps(text: str) -> tuple[int, int]:
+    """(first, last) of "10:12", for `type=` of `add_argument`.
+
+    Raises:
+      ArgumentTypeError: anything else.
+    """
+    parts = [int(part) if part.isdecimal() else 0 for part in text.split(":")]
+    if len(parts) != 2 or not 1 <= parts[0] <= parts[1]:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not name steps: write FIRST:LAST with 1 <= FIRST <= LAST, for example "
+            "10:12")
+    return parts[0], parts[1]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -55,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
     from guardjax.train.console import RunConsole
 
     run = compose.load_config(args.config, args.overrides)
-    path = compose.train(run, args.out, RunConsole(run.log.every_steps))
+    path = compose.train(run, args.out, RunConsole(run.log.every_steps), args.profile)
     print(f"model: {path}")
     draw(args.out)
     if run.dataset.report:

@@ -8,6 +8,7 @@ that no policy can speak with the voice of the template.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -109,6 +110,12 @@ class Tokenizer:
                 "token: add the word to the tokenizer's corpus or choose another name"
             )
         return ids[0]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of what turns text into ids, whatever the files are called."""
+        text = self.inner.backend_tokenizer.to_str()
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def vocab_size(self) -> int:

@@ -71,6 +71,11 @@ class Composition:
         scores = self.score(examples, completions)
         return scores.value, scores.applies
 
+    def silent(self, num: int) -> Scores:
+        """Scores of so many completions in which nothing applies."""
+        zeros, nothing = np.zeros(num, np.float64), np.zeros(num, bool)
+        return Scores(zeros, nothing, {part.name: (zeros, nothing) for part in self.parts})
+
     def score(self, examples: Sequence[PolicyExample], completions: Sequence[str],
               *, seconds: float = 0.0) -> Scores:
         """Scores with the parts kept apart, which are asked at the same time.

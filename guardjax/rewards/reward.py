@@ -40,6 +40,10 @@ class RewardError(ValueError):
         super().__init__(f"reward {name!r}{place}: {problem}")
 
 
+class NonFiniteRewardError(RewardError):
+    """A number that is NaN or infinite: what one answer may do to a formula, and no other."""
+
+
 def call_reward(
     name: str, reward: Reward, examples: Sequence[PolicyExample], completions: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +55,7 @@ def call_reward(
     Raises:
       RewardError: the reward raised (the cause is attached, and the row where one row alone
         raises too), did not return a pair of n values and n bools, or a value that applies is
-        None, not a number, NaN or infinite.
+        None, not a number, NaN or infinite (the last two as `NonFiniteRewardError`).
       ValueError: as many examples as completions were not given.
     """
     if len(examples) != len(completions):
@@ -117,12 +121,13 @@ def _values(
 ) -> np.ndarray:
     checked = np.zeros(len(applies), np.float64)
     for row in np.flatnonzero(applies):
+        kind = NonFiniteRewardError
         try:
             checked[row] = float(value[row])
         except (TypeError, ValueError):
-            checked[row] = np.nan
+            checked[row], kind = np.nan, RewardError
         if not np.isfinite(checked[row]):
-            raise RewardError(
+            raise kind(
                 name, int(row),
                 f"value {value[row]!r} is not a finite number "
                 f"(example {examples[row].example_id!r})",

@@ -1,22 +1,20 @@
 """Checkpoints: one atomic Orbax unit of state, data iterator and clock.
 
-    workdir/checkpoints/<total step>/{state, data, meta}   the newest few
+    workdir/checkpoints/<total step>/{state, data, meta}   the newest few, and the best
     workdir/params/<stage>                                 all parameters as that stage found them
     workdir/nonfinite/<total step>                         a state dumped by `guard.py`
 
 Orbax writes `<step>.orbax-checkpoint-tmp` and renames it, so a step is there whole or not at all.
+A save copies the arrays to the host and returns; files are written while the loop goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import json
-import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,11 +22,14 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from guardjax.models.linear import ordinary_shapes
+from guardjax.train.best import BestMetric, preservation, rank
 from guardjax.train.config import CheckpointConfig
 from guardjax.train.disk import DiskFullError, is_full_disk
+from guardjax.train.identity import Identity, difference, layout
+from guardjax.train.save_under_way import SaveUnderWay, remove_written, unlogged
 from guardjax.train.state import Bundle, Clock, Params
 
-FORMAT = 2
+FORMAT = 3
 
 
 class CheckpointError(RuntimeError):
@@ -42,7 +43,8 @@ class Saved:
     clock: Clock
     writer: Mapping[str, Any]       # `MetricWriter.state()`
     extra: Mapping[str, Any]        # `Bundle.extra`
-    layout: Mapping[str, str]       # leaf path -> "float32[3,4]", for error messages
+    identity: Identity              # what it belongs to, with the arrays of its state
+    time: Mapping[str, Any]         # `TimeLedger.state()`
 
 
 def holds_state(workdir: pathlib.Path) -> bool:
@@ -52,12 +54,21 @@ def holds_state(workdir: pathlib.Path) -> bool:
 
 
 class Checkpointer:
-    """Saves and restores bundles in a run's folder; use it as a context manager."""
+    """Saves and restores bundles in a run's folder; use it as a context manager.
 
-    def __init__(self, workdir: str | os.PathLike[str], config: CheckpointConfig) -> None:
+    One save is under way at a time: the next one, `wait` and the end of the `with` block wait for
+    it, and raise what went wrong in it.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], config: CheckpointConfig,
+                 identity: Identity | None = None) -> None:
+        """Checkpoints of another `identity` (see `identity.py`) are refused; None asks nothing."""
         self._workdir = pathlib.Path(workdir).absolute()
         self._steps = self._workdir / "checkpoints"
         self._config = config
+        self._identity = identity or {}
+        self._under_way: SaveUnderWay | None = None
+        self.best_metric = BestMetric(config)
         self.incomplete = self._set_aside()
         """Names of steps that a crash or a broken copy left unfinished when this was opened."""
         self._orbax = self._open()
@@ -65,8 +76,15 @@ class Checkpointer:
     def __enter__(self) -> Checkpointer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._orbax.close()
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"a save was under way, and failed: {failure}")
+        finally:
+            self._orbax.close()
 
     def due(self, clock: Clock) -> bool:
         """Whether the interval asks for a save now."""
@@ -75,35 +93,63 @@ class Checkpointer:
     @property
     def latest(self) -> int | None:
         """The newest complete step, or None."""
-        newest = self._orbax.latest
-        return None if newest is None else newest.step
+        pending = self._under_way.step if self._under_way else None
+        return max((each.step for each in self._orbax.checkpoints if each.step != pending),
+                   default=None)
 
-    def save(self, bundle: Bundle, writer_state: Mapping[str, Any]) -> pathlib.Path:
-        """Saves state, data iterator, clock and `extra` as one unit; returns its folder.
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """(step, metric) of the best complete checkpoint by `checkpoint.best_metric`, or None."""
+        pending = self._under_way.step if self._under_way else None
+        found = [each for each in self._orbax.checkpoints if each.metrics and each.step != pending]
+        best = max(found, key=lambda each: rank(each.metrics), default=None)
+        return None if best is None else (best.step, best.metrics["value"])
 
-        Blocks until the files are complete. A step that is already there is left alone.
+    def save(self, bundle: Bundle, writer_state: Mapping[str, Any],
+             time_state: Mapping[str, Any] | None = None) -> pathlib.Path:
+        """Starts to save state, data iterator, clock and `extra` as one unit; returns its folder.
+
+        Returns when the arrays are copied to the host, so that the state may be donated. A step
+        that is already there is left alone.
 
         Raises:
-          DiskFullError: with earlier checkpoints as they were.
+          DiskFullError: with earlier checkpoints as they were; also of the save before.
         """
+        self.wait()
         step = bundle.clock.total
         if step == self.latest:
             return self._steps / str(step)
         meta = {"format": FORMAT, "clock": dataclasses.asdict(bundle.clock),
                 "writer": dict(writer_state), "extra": dict(bundle.extra),
-                "layout": _layout(bundle.state)}
+                "identity": {**self._identity, "arrays": layout(bundle.state)},
+                "time": dict(time_state or {})}
         items = {"state": bundle.state, "meta": meta}
         if bundle.data_iterator is not None:
             items["data"] = _stateful(bundle.data_iterator)
+        metrics = self.best_metric.of_checkpoint(bundle.clock.stage)
         with self._explained(f"checkpoint of step {step}"):
-            self._orbax.save_checkpointables(step, items, force=True)
+            response = self._orbax.save_checkpointables_async(
+                step, items, force=True, metrics=metrics)
+        self._under_way = SaveUnderWay(step, response)
         return self._steps / str(step)
+
+    def wait(self) -> None:
+        """Returns when no save is under way.
+
+        Raises:
+          DiskFullError, or what else went wrong in the save that was.
+        """
+        save, self._under_way = self._under_way, None
+        if save is not None:
+            with save.quiet, self._explained(f"checkpoint of step {save.step}"):
+                save.wait()
 
     def peek(self) -> Saved | None:
         """Returns what the newest complete checkpoint says of itself, or None if there is none.
 
         Raises:
-          CheckpointError: if it was written in a format that this version does not read.
+          CheckpointError: if it was written in a format that this version does not read, or
+            belongs to another model, tokenizer, config or list of stages.
         """
         if self.latest is None:
             return None
@@ -112,8 +158,9 @@ class Checkpointer:
         if meta.get("format") != FORMAT:
             raise CheckpointError(f"{path.parent.parent} has checkpoint format "
                                   f"{meta.get('format')!r}; this version reads {FORMAT}")
+        self._check(meta["identity"], self._identity)
         return Saved(clock=Clock(**meta["clock"]), writer=meta["writer"], extra=meta["extra"],
-                     layout=meta["layout"])
+                     identity=meta["identity"], time=meta["time"])
 
     def restore(self, like: Bundle) -> Bundle:
         """Returns `like` with state, clock and `extra` of the newest complete checkpoint.
@@ -124,10 +171,11 @@ class Checkpointer:
         Raises:
           CheckpointError: if there is no checkpoint, or the state is of another shape.
         """
+        self.wait()
         saved = self.peek()
         if saved is None:
             raise CheckpointError(f"no complete checkpoint in {self._steps}")
-        self._check_layout(saved.layout, _layout(like.state))
+        self._check(saved.identity, {"arrays": layout(like.state)})
         wanted: dict[str, Any] = {"state": jax.tree.map(_abstract, like.state)}
         if like.data_iterator is not None:
             wanted["data"] = _stateful(like.data_iterator)
@@ -143,6 +191,7 @@ class Checkpointer:
         Raises:
           DiskFullError: with all checkpoints as they were.
         """
+        self.wait()
         path = self._workdir / "params" / str(bundle.clock.stage)
         with self._explained(f"parameters for stage {bundle.clock.stage}"):
             ocp.save(path, bundle.frozen, overwrite=True)
@@ -171,6 +220,7 @@ class Checkpointer:
 
     def dump(self, bundle: Bundle) -> pathlib.Path:
         """Saves the state aside, where no restart takes it up by itself; returns its folder."""
+        self.wait()
         path = self._workdir / "nonfinite" / str(bundle.clock.total)
         with self._explained("dump of the state"):
             ocp.save(path, bundle.state, overwrite=True)
@@ -183,7 +233,7 @@ class Checkpointer:
         context.checkpointables.registry = registry
         return ocp.training.Checkpointer(
             self._steps, context=context, cleanup_tmp_directories=clean,
-            preservation_policy=ocp.training.preservation_policies.LatestN(self._config.keep))
+            preservation_policy=preservation(self._config))
 
     def _set_aside(self) -> list[str]:
         """Returns the names of unfinished steps, and makes sure that none counts as the newest.
@@ -204,51 +254,29 @@ class Checkpointer:
     def _explained(self, what: str) -> Iterator[None]:
         """Turns a full disk into a `DiskFullError`, and leaves no half-written files behind."""
         try:
-            with _unlogged():
+            with unlogged():
                 yield
         except Exception as error:
-            if not is_full_disk(error):
-                raise
             # Orbax repeats a failure at every later call: start afresh. What it would clean up
             # is gone, and its thread for that may outlive the program's end.
-            with contextlib.suppress(Exception), _unlogged():
+            with contextlib.suppress(Exception), unlogged():
                 self._orbax.close()
             for partial in self._workdir.glob("*/*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(partial, ignore_errors=True)
+                remove_written(partial)
             self._orbax = self._open(clean=False)
+            if not is_full_disk(error):
+                raise
             kept = "there is no checkpoint yet" if self.latest is None else (
                 f"the checkpoint of step {self.latest} is intact")
             raise DiskFullError(
                 f"the disk of {self._workdir} is full: could not write the {what}; {kept}. Free "
                 "some space and start again: the run goes on from there.") from error
 
-    def _check_layout(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-        if old == new:
-            return
-        lines = [sorted(f"{path}: {kind}" for path, kind in each.items()) for each in (old, new)]
-        diff = list(difflib.unified_diff(*lines, "checkpoint", "this run", n=0, lineterm=""))
-        more = [f"... and {len(diff) - 24} more lines"] if len(diff) > 24 else []
-        raise CheckpointError("\n".join(
-            [f"the checkpoint in {self._steps} is of another model or optimiser:"]
-            + diff[:24] + more))
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Orbax logs a traceback from each of its threads for a failure that it raises as well."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _layout(state: Any) -> dict[str, str]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"):
-            f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for path, leaf in leaves}
+    def _check(self, saved: Identity, now: Identity) -> None:
+        if found := difference(saved, now):
+            raise CheckpointError(
+                f"the checkpoint of step {self.latest} in {self._steps} is of another run; choose "
+                f"another folder, or mend what differs:\n{found}")
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

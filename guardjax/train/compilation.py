@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from guardjax.cache_dir import cache_dir
+from guardjax.train.phases import COMPILE, phase
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 CACHE_HIT_EVENT = "/jax/compilation_cache/cache_hits"
@@ -43,18 +44,25 @@ class CountedJit:
     def __init__(self, fn: Callable[..., Any], name: str = "", **jit_options: Any) -> None:
         self.name = name or fn.__name__
         self.num_traces = 0
+        self._call: contextlib.ExitStack | None = None      # the call that is under way
 
         @functools.wraps(fn)
         def counted(*args: Any, **kwargs: Any) -> Any:
             self.num_traces += 1        # Python runs while tracing only
             for listener in _listeners:
                 listener(self.name, self.num_traces)
+            if self._call is not None:      # until its end: lowering and compiling follow
+                self._call.enter_context(phase(COMPILE))
             return fn(*args, **kwargs)
 
         self._jitted = jax.jit(counted, **jit_options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._jitted(*args, **kwargs)
+        with contextlib.ExitStack() as self._call:
+            try:
+                return self._jitted(*args, **kwargs)
+            finally:
+                self._call = None
 
     def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         """Traces for the given (possibly abstract) arguments without running; counts too."""

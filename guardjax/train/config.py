@@ -400,10 +400,17 @@ class CheckpointConfig:
 
     every_steps: int = 100              # also at the end of a stage and on SIGTERM
     keep: int = 2                       # newest so many are kept
+    best_metric: str = ""               # of the last stage; its best are kept beside the newest
+    best_mode: Literal["max", "min"] = "max"    # which values are better
+    best_keep: int = 1                  # best so many are kept
 
     def __post_init__(self) -> None:
         _require(self.every_steps >= 1, f"every_steps must be >= 1, got {self.every_steps}")
-        _require(self.keep >= 1, f"keep must be >= 1, got {self.keep}")
+        for name in ("keep", "best_keep"):
+            _require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
+        _require(bool(self.best_metric) or (self.best_mode, self.best_keep) == ("max", 1),
+                 f"best_mode={self.best_mode!r} and best_keep={self.best_keep} are for a "
+                 "best_metric, and none is named: name one, or leave them out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -414,6 +421,10 @@ class LogConfig:
     table_every_steps: int = 50         # one table of sampled answers; 0 shows none
     groups_every_steps: int = 10        # whole groups into groups.jsonl, also at the end of a
                                         # stage, at most 64 KiB a step; 0 keeps none
+    peak_flops: float = 0.0             # of one device a second, for MFU; 0: the published figure
+    tensorboard: bool = False           # event files in the run's folder
+    wandb_project: str = ""             # Weights & Biases; empty: none
+    wandb_mode: Literal["online", "offline"] = "online"
 
     def __post_init__(self) -> None:
         _require(self.every_steps >= 1, f"every_steps must be >= 1, got {self.every_steps}")
@@ -421,16 +432,26 @@ class LogConfig:
                  f"table_every_steps must be >= 0, got {self.table_every_steps}")
         _require(self.groups_every_steps >= 0,
                  f"groups_every_steps must be >= 0, got {self.groups_every_steps}")
+        _require(self.peak_flops >= 0, f"peak_flops must be >= 0, got {self.peak_flops}")
+        _require(bool(self.wandb_project) or self.wandb_mode == "online",
+                 f"wandb_mode={self.wandb_mode!r} is for a wandb_project, and none is named")
 
 
 @dataclasses.dataclass(frozen=True)
 class GuardConfig:
-    """When a run that yields no finite numbers gives up."""
+    """When a run that yields no finite numbers gives up, and one that hangs."""
 
     max_bad_steps: int = 10             # consecutive skipped steps
+    hang_seconds: float = 900.0         # without a finished step: say where it stands; 0 never
+    hang_exit_seconds: float = 3600.0   # without a finished step: end with status 75; 0 never
 
     def __post_init__(self) -> None:
         _require(self.max_bad_steps >= 1, f"max_bad_steps must be >= 1, got {self.max_bad_steps}")
+        for name in ("hang_seconds", "hang_exit_seconds"):
+            _require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
+        _require(not self.hang_exit_seconds or self.hang_seconds <= self.hang_exit_seconds,
+                 f"hang_seconds={self.hang_seconds:g} is more than hang_exit_seconds="
+                 f"{self.hang_exit_seconds:g}: the run would end before it says where it hangs")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import jax
+
 from guardjax.rewards.reward import RewardError
 from guardjax.rl.engine import EngineError
 from guardjax.train.checkpoint import Checkpointer
@@ -14,6 +16,8 @@ from guardjax.train.config import LogConfig
 from guardjax.train.console import RunConsole, SampleRow
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.metrics import MetricWriter
+from guardjax.train.monitor import Monitor
+from guardjax.train.phases import CHECKPOINT, DATA, LOG, START
 from guardjax.train.preemption import Preempted, StopSignal
 from guardjax.train.silence import SilenceWatch
 from guardjax.train.state import Bundle
@@ -63,13 +67,14 @@ class Stage(Protocol):
 
 def run_stages(stages: Sequence[Stage], bundle: Bundle, *, checkpointer: Checkpointer,
                writer: MetricWriter, console: RunConsole, guard: NonFiniteGuard,
-               log: LogConfig) -> Bundle:
+               log: LogConfig, monitor: Monitor | None = None) -> Bundle:
     """Runs all stages from `bundle` (all parameters in `frozen`), or on from the newest save.
 
     Raises:
       Preempted: after SIGTERM or Ctrl-C, with everything saved.
       NonFiniteError, DataEndedError, CheckpointError, DiskFullError: see there.
     """
+    monitor = monitor or Monitor()
     saved = checkpointer.peek()
     for name in checkpointer.incomplete:
         console.line(f"ignored an incomplete checkpoint: {name}")
@@ -78,27 +83,32 @@ def run_stages(stages: Sequence[Stage], bundle: Bundle, *, checkpointer: Checkpo
         bundle = bundle.replace(    # no name of its own, which would keep it through all stages
             frozen=checkpointer.load_stage_start(saved.clock.stage, bundle.frozen),
             clock=saved.clock)
-    with StopSignal() as stop:
+        monitor.ledger.restore(saved.time)
+    with monitor, StopSignal() as stop:
         for stage in stages[bundle.clock.stage:]:
-            bundle = stage.init(bundle)
-            if saved and bundle.clock == saved.clock:
-                bundle = checkpointer.restore(bundle)
-            bundle = run_stage(stage, bundle, checkpointer=checkpointer, writer=writer,
-                               console=console, guard=guard, log=log, stop=stop)
-            bundle = stage.finish(bundle)
-            bundle = bundle.replace(clock=bundle.clock.next_stage())
-            checkpointer.save_stage_start(bundle)
+            with monitor.ledger.phase(START):
+                bundle = stage.init(bundle)
+                if saved and bundle.clock == saved.clock:
+                    bundle = checkpointer.restore(bundle)
+            bundle = run_stage(stage, bundle, last=stage is stages[-1], checkpointer=checkpointer,
+                               writer=writer, console=console, guard=guard, log=log, stop=stop,
+                               monitor=monitor)
+            with monitor.ledger.phase(CHECKPOINT):
+                bundle = stage.finish(bundle)
+                bundle = bundle.replace(clock=bundle.clock.next_stage())
+                checkpointer.save_stage_start(bundle)
     return bundle
 
 
-def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, writer: MetricWriter,
-              console: RunConsole, guard: NonFiniteGuard, log: LogConfig,
-              stop: StopSignal) -> Bundle:
+def run_stage(stage: Stage, bundle: Bundle, *, last: bool, checkpointer: Checkpointer,
+              writer: MetricWriter, console: RunConsole, guard: NonFiniteGuard, log: LogConfig,
+              stop: StopSignal, monitor: Monitor) -> Bundle:
     """Runs the steps that `bundle.clock` has not yet done; returns the bundle after the last.
 
-    The newest step is always saved when this returns, or raises `Preempted`, `RewardError` or
-    `EngineError`.
+    The newest step is saved, or is being saved, when this returns or raises `RewardError` or
+    `EngineError`; it is saved when this raises `Preempted`. `last` tells that no stage follows.
     """
+    phase = monitor.ledger.phase
     first, window = bundle.clock.step, bundle.clock
     silence = SilenceWatch(console.line)
 
@@ -114,33 +124,40 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
             mark = time.perf_counter()
             while bundle.clock.step < stage.num_steps:
                 position = _position(bundle)
-                batch = _next_batch(stage, bundle)
+                with phase(DATA):
+                    batch = _next_batch(stage, bundle)
                 try:
-                    bundle, metrics, shown = stage.step(bundle, batch)
-                except (RewardError, EngineError):      # before the update: the step can be done again
+                    with monitor.step(stage.name, bundle.clock.total + 1):
+                        bundle, metrics, shown = stage.step(bundle, batch)
+                except (RewardError, EngineError):  # before the update: it can be done again
                     _rewind(bundle, position)
-                    _save(bundle, stage, checkpointer, writer, guard)
+                    _save(bundle, stage, checkpointer, writer, guard, monitor)
                     raise
                 now = time.perf_counter()
-                bundle = bundle.replace(clock=bundle.clock.tick(now - mark))
-                mark = now
-                guard.observe(stage, bundle)
+                seconds, mark = now - mark, now
+                bundle = bundle.replace(clock=bundle.clock.tick(seconds))
+                with phase("update"):       # waits for the device
+                    guard.observe(stage, bundle)
+                monitor.step_done(stage.name, bundle.clock, seconds, batch, metrics)
+                checkpointer.best_metric.observe(metrics, last)
                 writer.add(metrics)
                 means = None
                 if _is_due(bundle.clock.step, log.every_steps, stage.num_steps):
-                    means = _write(writer, stage, window, bundle)
+                    means = _write(writer, stage, window, bundle, monitor)
                     silence.observe(stage.name, bundle.clock.step - window.step, means)
                     window = bundle.clock
                 if shown is not None:
-                    _show(shown, stage, bundle, writer, console, log)
+                    with phase(LOG):
+                        _show(shown, stage, bundle, writer, console, log)
                 console.step_done(bundle.clock.step, means)
                 signum = stop.signum        # once: it may come at any time
                 if checkpointer.due(bundle.clock) or signum is not None:
-                    _save(bundle, stage, checkpointer, writer, guard)
+                    _save(bundle, stage, checkpointer, writer, guard, monitor)
                 if signum is not None:
+                    checkpointer.wait()
                     console.line(f"{stage.name}: asked to stop; saved step {bundle.clock.total}")
                     raise Preempted(signum)
-        _save(bundle, stage, checkpointer, writer, guard)
+        _save(bundle, stage, checkpointer, writer, guard, monitor)
     finally:
         console.stage_finished()
     return bundle
@@ -170,11 +187,16 @@ def _rewind(bundle: Bundle, position: Any) -> None:
         bundle.data_iterator.set_state(position)
 
 
-def _write(writer: MetricWriter, stage: Stage, window: Any, bundle: Bundle) -> dict[str, float]:
+def _write(writer: MetricWriter, stage: Stage, window: Any, bundle: Bundle,
+           monitor: Monitor) -> dict[str, float]:
+    with monitor.ledger.phase("update"):
+        jax.block_until_ready(bundle.state)
     seconds = bundle.clock.seconds - window.seconds
     steps = bundle.clock.step - window.step
-    return writer.write(bundle.clock.total, stage.name, time={
-        "seconds": bundle.clock.seconds, "steps_per_second": steps / max(seconds, 1e-9)})
+    with monitor.ledger.phase(LOG):
+        return writer.write(bundle.clock.total, stage.name, time={
+            "seconds": bundle.clock.seconds, "steps_per_second": steps / max(seconds, 1e-9),
+            **monitor.window()})
 
 
 def _show(shown: Shown, stage: Stage, bundle: Bundle, writer: MetricWriter,
@@ -191,8 +213,10 @@ def _show(shown: Shown, stage: Stage, bundle: Bundle, writer: MetricWriter,
 
 
 def _save(bundle: Bundle, stage: Stage, checkpointer: Checkpointer, writer: MetricWriter,
-          guard: NonFiniteGuard) -> None:
+          guard: NonFiniteGuard, monitor: Monitor) -> None:
     if bundle.state is None:        # a stage that trains nothing starts again from its beginning
         return
-    guard.settle(stage, bundle)
-    checkpointer.save(bundle, writer.state())
+    with monitor.ledger.phase("update"):
+        guard.settle(stage, bundle)
+    with monitor.ledger.phase(CHECKPOINT):
+        checkpointer.save(bundle, writer.state(), monitor.ledger.state())

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from guardjax.train.jsonl import JsonLinesFile, read_jsonl
+from guardjax.train.loggers import Logger
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -44,9 +45,11 @@ class MetricWriter:
     nothing is written, and everything else behaves alike.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, enabled: bool = True) -> None:
+    def __init__(self, workdir: str | os.PathLike[str], *, enabled: bool = True,
+                 loggers: Sequence[Logger] = ()) -> None:
+        """`loggers` are given every line of metrics, too."""
         folder = pathlib.Path(workdir)
-        self._enabled = enabled
+        self._enabled, self._loggers = enabled, loggers
         self._metrics = JsonLinesFile(folder / METRICS_FILE)
         self._samples = JsonLinesFile(folder / SAMPLES_FILE)
         self._groups = JsonLinesFile(folder / GROUPS_FILE)
@@ -77,6 +80,8 @@ class MetricWriter:
             self._metrics.append({"step": step, "stage": stage} | {
                 name: float(value) if math.isfinite(value) else None
                 for name, value in values.items()})
+            for logger in self._loggers:
+                logger.write(step, stage, values)
 
     def write_rows(self, step: int, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes sampled answers, one line a row."""
@@ -87,6 +92,11 @@ class MetricWriter:
         """Writes whole groups (see `stages/groups.py`), one line a prompt."""
         for group in groups if self._enabled else ():
             self._groups.append({"step": step, "stage": stage} | dict(group))
+
+    def close(self) -> None:
+        """Closes the loggers; the files of this folder need none of it."""
+        for logger in self._loggers:
+            logger.close()
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps, as JSON: file lengths and sums not yet written."""

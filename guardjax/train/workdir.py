@@ -18,7 +18,8 @@ BASE_FILE = "base.json"
 
 # They change how a run is carried out, not what it computes. An engine that was lost may come back
 # at another place.
-MAY_DIFFER = ("checkpoint.", "mesh.")
+MAY_DIFFER = ("checkpoint.", "mesh.", "guard.hang_", "log.peak_flops", "log.tensorboard",
+              "log.wandb_")
 _OF_ENGINE = re.compile(r"stages\.\d+\.rl\.engine_")
 
 
@@ -52,7 +53,8 @@ def check_workdir(path: str | os.PathLike[str], claim: Claim, *,
     kept = folder / CONFIG_FILE
     if not kept.exists():
         return folder
-    old, new = (_fixed(text, may_differ) for text in (kept.read_text("utf-8"), claim.config_text))
+    old, new = (fixed_lines(text, may_differ)
+                for text in (kept.read_text("utf-8"), claim.config_text))
     if old != new:
         diff = "\n".join(difflib.unified_diff(old, new, str(kept), "this run", n=0, lineterm=""))
         raise WorkdirError(f"{folder} holds a run of another config; choose another folder, "
@@ -103,6 +105,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         write_text(path, text)
 
 
-def _fixed(text: str, may_differ: Sequence[str]) -> list[str]:
+def fixed_lines(text: str, may_differ: Sequence[str] = MAY_DIFFER) -> list[str]:
+    """Lines of a config that no two starts of a run may differ in."""
     return [line for line in text.splitlines()
             if not line.startswith(tuple(may_differ)) and not _OF_ENGINE.match(line)]

@@ -14,6 +14,7 @@ import safetensors
 
 import guardjax.models as models
 from guardjax.cli import compose, model_folder
+from guardjax.data.tokenizer import Tokenizer
 from guardjax.rewards.compose import Composition, Part
 from guardjax.rewards.named import COMPOSITIONS
 from guardjax.train.metrics import read_metrics
@@ -74,6 +75,9 @@ def test_it_trains_every_stage_and_writes_a_model(straight, tiny_model):
     # A stage that changed nothing would be equal after any interruption.
     assert all(line["skipped"] == 0 and line["grad_norm"] > 0 for line in metrics)
     assert any(line["reward/total"] for line in metrics[12:])
+    for line in read_metrics(straight / "metrics.jsonl", with_time=True):
+        assert line["time/tokens_per_second"] > 0 and 0 < line["time/goodput"] < 1
+        assert ("time/in_rollout" in line) == (line["stage"] == "grpo")
     cfg, before = models.load_hf(tiny_model)
     _, after = models.load_hf(straight / "model")
     assert cfg == models.load_hf(straight / "model")[0]
@@ -134,6 +138,19 @@ def test_a_finished_run_says_so_and_trains_nothing(
     shown = capsys.readouterr()
     assert "tiny: trained already" in shown.err and f"model: {straight / 'model'}" in shown.out
     assert outcome(straight) == before
+
+
+def test_a_checkpoint_of_another_tokenizer_is_refused(
+        guardjax, config_file, straight, unsaved, monkeypatch, capsys):
+    """The model's folder was changed since: ids would mean other words."""
+    words = ("train", "--config", config_file, "--out", unsaved)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "digest", "another")
+        assert guardjax(*words) == 1
+    said = capsys.readouterr().err
+    assert "is of another run" in said and "another tokenizer" in said
+    assert "+sha256 another" in said and "put the tokenizer's files back" in said
+    assert read_metrics(unsaved / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("failure, status, message", [

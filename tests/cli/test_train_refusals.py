@@ -4,6 +4,7 @@ import pytest
 
 from guardjax.cli import compose
 from guardjax.eval.guard import weights_hash
+from guardjax.train import loggers
 from guardjax.train.workdir import claim_workdir
 
 
@@ -39,9 +40,12 @@ def _trained(config_file, tmp_path):
     ("stages.1.rl.reward=mine", "stages.1: unknown reward 'mine'; known are"),
     ("mesh.data=2", "mesh: mesh.rules='single' uses one device"),
     ("mesh.rules=fsdp mesh.fsdp=3", "mesh: mesh data=1 * fsdp=3 * tensor=1 does not fit 1 device"),
+    ("log.wandb_project=mine", "log.wandb_project='mine' needs the package wandb: pip install"),
+    ("checkpoint.best_mode=min", "checkpoint: best_mode='min' and best_keep=1 are for a"),
     ("stages.0.optim.warmup_steps=50", "stages.0: optim.warmup_steps=50 is more than"),
 ])
-def test_a_bad_value_is_named_with_its_key(refusal, tmp_path, override, message):
+def test_a_bad_value_is_named_with_its_key(refusal, tmp_path, override, message, monkeypatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)    # as if no extra was there
     assert message in refusal(*override.split())
     # Nothing that would refuse the corrected config.
     assert not (tmp_path / "run").exists()

@@ -218,12 +218,13 @@ class SmallGuard:
         optim = OptimConfig(lr=0.02, schedule="constant")
         return StageConfig(kind=kind, steps=steps, batch=4, optim=optim, **changes)
 
-    def run(self, stages: list[Any], folder: pathlib.Path, every: int = 2) -> Bundle:
+    def run(self, stages: list[Any], folder: pathlib.Path, every: int = 2,
+            max_bad: int = 3) -> Bundle:
         with Checkpointer(folder, CheckpointConfig(every_steps=every)) as saver:
             return run_stages(
                 stages, Bundle(frozen=self.params), checkpointer=saver,
                 writer=MetricWriter(folder), console=RunConsole(enabled=False),
-                guard=NonFiniteGuard(3, saver.dump), log=LogConfig(every_steps=1))
+                guard=NonFiniteGuard(max_bad, saver.dump), log=LogConfig(every_steps=1))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 from guardjax.rewards.compose import Composition, Part
 from guardjax.rewards.named import COMPOSITIONS
 from guardjax.train.config import ConfigError, LoraConfig, resolve
+from guardjax.train.guard import NonFiniteError
 from guardjax.train.loop import DataEndedError
 from guardjax.train.metrics import read_metrics
 from guardjax.train.stages import dynamic
@@ -154,8 +155,38 @@ def test_a_killed_run_draws_the_same_prompts_again(stage, source, small_guard, t
 
 
 def test_shapes_of_several_rounds_compile_no_more_than_those_of_one(stage):
-    """Last of those that take steps: words and pictures, and updates with pictures only."""
+    """Words and pictures, and updates with pictures only: the tests above take no others."""
     assert [jit.num_traces for jit in stage.jits] == [2, 1]
+
+
+def test_a_reward_that_is_not_finite_skips_the_step_and_is_counted(
+        start, stage, small_guard, source, tmp_path, monkeypatch, caplog):
+    """The parameters stay, the next step learns again; too many in a row end the run."""
+    broken = [True, False]
+
+    def reward(examples, completions):
+        value, applies = marked_reward(examples, completions)
+        value[3] = np.nan if broken[0] else value[3]
+        return value, applies
+
+    monkeypatch.setattr(stage, "_reward", Composition((Part("mine", reward),)))
+    bundle = start(lambda index, row: False)
+    before = jax.device_get(bundle.state.params)
+    next(bundle.data_iterator)      # of words; the update is compiled for pictures
+    bundle, metrics, _ = stage.step(bundle, next(bundle.data_iterator))
+    same(bundle.state.params, before)
+    assert float(metrics["skipped"][0]) == 1.0 and int(bundle.state.bad_streak) == 1
+    assert metrics["reward/nonfinite"] == (1.0, 1.0)
+    assert metrics["reward/total"] == (0.0, 0) and metrics["reward/mine"] == (0.0, 0)
+    assert "step 1 is skipped: reward 'mine', row 3: value" in caplog.text
+    broken[0] = False
+    bundle, metrics, _ = stage.step(bundle, next(bundle.data_iterator))
+    assert int(bundle.state.updates) == 1 and int(bundle.state.bad_streak) == 0
+    assert metrics["reward/nonfinite"] == (0.0, 1.0)
+    broken[0] = True
+    with pytest.raises(NonFiniteError, match="loss, gradient or reward that was not finite"):
+        small_guard.run([stage], tmp_path, max_bad=1)
+    assert (tmp_path / "nonfinite").is_dir()
 
 
 def test_data_that_may_not_last_is_refused(small_guard, stage):

@@ -91,7 +91,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(toy, tmp_path, str
 
 def test_a_run_killed_inside_a_save_goes_on_from_the_one_before(toy, tmp_path, straight,
                                                                 monkeypatch):
-    folder, real = tmp_path / "killed", ocp.training.Checkpointer.save_checkpointables
+    folder, real = tmp_path / "killed", ocp.training.Checkpointer.save_checkpointables_async
 
     def torn(self, step, *args, **kwargs):
         if step == 6:
@@ -100,7 +100,7 @@ def test_a_run_killed_inside_a_save_goes_on_from_the_one_before(toy, tmp_path, s
         return real(self, step, *args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(ocp.training.Checkpointer, "save_checkpointables", torn)
+        patch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", torn)
         toy.run(stages(toy), folder=folder, log_every=2)
     bundle = toy.run(stages(toy), folder=folder, log_every=2)
     assert "ignored an incomplete checkpoint: 6.orbax-checkpoint-tmp" in toy.output

@@ -20,6 +20,7 @@ from guardjax.rewards.pair_reward import pair_reward
 from guardjax.rl.exact import expected_reward_of_answers
 from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
+from guardjax.train.phases import phase
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.trained import TrainedStage
 from guardjax.train.state import Bundle
@@ -63,8 +64,9 @@ class ExactStage(TrainedStage):
         texts = [[*group, *[""] * (width - len(group))] for group in texts]
         flat = [(example, text) for example, group in zip(batch.examples, texts, strict=True)
                 for text in group]
-        scores = self._reward.score([e for e, _ in flat], [t for _, t in flat],
-                                    seconds=self._seconds)
+        with phase("rewards"):
+            scores = self._reward.score([e for e, _ in flat], [t for _, t in flat],
+                                        seconds=self._seconds)
         tokens, length = self._model.batcher.answers(texts)
         arrays = {
             "prompts": batch.prompts, "tokens": tokens, "length": length,

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,12 +35,14 @@ import numpy as np
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rewards.named import reward_by_name
+from guardjax.rewards.reward import NonFiniteRewardError
 from guardjax.rl.engine import Engine
 from guardjax.rl.overlong import overlong_penalty
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.metrics import join_pairs
 from guardjax.train.parts import by_trunk
+from guardjax.train.phases import phase
 from guardjax.train.stages import dynamic
 from guardjax.train.stages.groups import SampledStep
 from guardjax.train.stages.grpo_loss import GroupLoss
@@ -49,6 +52,9 @@ from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.sampler import EngineSampler, LocalSampler, Sampler
 from guardjax.train.stages.trained import Program, TrainedStage
 from guardjax.train.state import Bundle
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class GRPOStage(TrainedStage):
@@ -160,10 +166,16 @@ class GRPOStage(TrainedStage):
 
         Rewards are given before any prompt is taken out: some look at both members of a pair.
         """
-        samples, features = self._sampler.sample(bundle, batch, first)
-        texts = decode_answers(samples, self._model.batcher.tokenizer)
-        examples = per_answer(batch.examples, self._rl.group_size)
-        scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+        with phase("rollout"):
+            samples, features = self._sampler.sample(bundle, batch, first)
+            texts = decode_answers(samples, self._model.batcher.tokenizer)
+        examples, finite = per_answer(batch.examples, self._rl.group_size), True
+        try:
+            with phase("rewards"):
+                scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+        except NonFiniteRewardError as error:
+            _LOG.warning("step %d is skipped: %s", bundle.clock.step + 1, error)
+            scores, finite = self._reward.silent(len(texts)), False
         # A function of somebody's own may have an opinion on a caption, too.
         scores = scores.only(np.array([bool(example.label) for example in examples]))
         shaping = None
@@ -171,7 +183,7 @@ class GRPOStage(TrainedStage):
             shaping = overlong_penalty(
                 samples.length, max_tokens=self._rl.max_tokens,
                 buffer=max(1, round(self._rl.overlong_buffer * self._rl.max_tokens)))
-        return Rollout(batch.examples, features, samples, texts, scores, shaping)
+        return Rollout(batch.examples, features, samples, texts, scores, shaping, finite)
 
 def _frozen(bundle: Bundle) -> dict[str, Any]:
     return {"frozen": bundle.frozen, "ref": bundle.ref_params}

@@ -28,6 +28,7 @@ class Rollout:
     texts: Sequence[str]                    # answer b * G + g; "" where the limit cut it
     scores: Scores                          # of the texts
     shaping: np.ndarray | None = None       # [B, G], added to the rewards that are learnt from
+    finite: bool = True                     # False: a reward was NaN or infinite; nothing is learnt
 
     def answers(self) -> dict[str, np.ndarray]:
         """What an update needs of the answers, each with lead [B, G]."""
@@ -35,11 +36,14 @@ class Rollout:
         rewards = self.scores.value.reshape(lead).astype(np.float32)
         if self.shaping is not None:
             rewards = rewards + self.shaping.astype(np.float32)
+        valid = self.scores.applies.reshape(lead)
+        if not self.finite:     # a loss of NaN is skipped and counted by the update
+            rewards, valid = np.full_like(rewards, np.nan), np.ones_like(valid)
         return {
             "tokens": self.samples.tokens, "length": self.samples.length,
             "ended": self.samples.ended, "sampled_logp": self.samples.logp,
             "model_logp": self.samples.model_logp, "rewards": rewards,
-            "valid": self.scores.applies.reshape(lead), "anchor": self.anchor,
+            "valid": valid, "anchor": self.anchor,
         }
 
     @property
@@ -68,6 +72,7 @@ class Rollout:
         kept = np.exp(self.samples.model_logp - self.samples.logp)
         sampled = np.arange(kept.shape[-1]) < self.samples.length[..., None]
         return {f"reward/{name}": pair for name, pair in self.scores.sums().items()} | shaping | {
+            "reward/nonfinite": (float(not self.finite), 1.0),
             "rollout/right": (float(right), num),
             "rollout/unsafe": (float(sum(v.outcome == "unsafe" for v in verdicts)), num),
             "rollout/invalid": (float(sum(v.problem is not None for v in verdicts)), num),
