@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp

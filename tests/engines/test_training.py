@@ -15,7 +15,6 @@ from guardjax.rl.engine import EngineError, answer_seeds
 from guardjax.train.config import LoraConfig
 from guardjax.train.metrics import read_metrics
 from guardjax.train.stages.grpo import GRPOStage
-from guardjax.train.state import Bundle
 from .fake_engine import Behaviour, Drop, running
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
