@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from guardjax import layout
-from guardjax.data.images import MAX_ASPECT, PatchSpec, to_patches
+from guardjax.data.images import MAX_ASPECT, PatchSpec, patch_grid, to_patches
 from guardjax.data.processor import ProcessorError, load_processor, save_processor
 from guardjax.data.prompts import PromptError, encode_prompt
 from guardjax.data.tokenizer import IMAGE_PAD, Tokenizer, TokenizerError, load_tokenizer
@@ -45,15 +45,21 @@ class Batcher:
     patch_buckets: tuple[int, ...] = PATCH_BUCKETS
     answer_buckets: tuple[int, ...] = ANSWER_BUCKETS
 
-    def prompts(self, examples: Sequence[PolicyExample]) -> PromptBatch:
+    def prompts(self, examples: Sequence[PolicyExample], rows: slice = slice(None)) -> PromptBatch:
         """B padded prompts. Without any picture among them, `vision` is None.
+
+        With `rows`, those of them alone, in the shapes of the whole batch: so processes that make
+        a part each agree on the shapes without a word. Other rows' pictures are not cut.
 
         Raises:
           PromptError: a prompt longer than the largest bucket; nothing is truncated.
         """
-        encoded = [self._encode(example) for example in examples]
+        here = range(*rows.indices(len(examples)))
+        encoded = [self._encode(example, cut=i in here) for i, example in enumerate(examples)]
         length = layout.bucket(max(len(ids) for ids, *_ in encoded), self.prompt_buckets)
-        batch = len(examples)
+        slots = layout.bucket(max(v.num_slots for _, v, _ in encoded), self.patch_buckets)
+        with_pictures = any(example.image is not None for example in examples)
+        encoded, batch = encoded[rows], len(here)
         tokens = np.full((batch, length), self.tokenizer.pad_id, np.int32)
         positions = np.zeros((batch, length, 3), np.int32)
         mask = np.zeros((batch, length), bool)
@@ -68,33 +74,36 @@ class Batcher:
             features[row, :num] = layout.feature_index(
                 ids, vision, image_token_id=self.tokenizer.image_pad_id)
         pictures = None
-        if any(example.image is not None for example in examples):
-            slots = layout.bucket(max(v.num_slots for _, v, _ in encoded), self.patch_buckets)
+        if with_pictures:
             pictures = layout.pack_vision(
                 [v for _, v, _ in encoded], [flat for *_, flat in encoded], slots,
                 self.patches.patch_dim)
         index = None if pictures is None else features
         return PromptBatch(Segment(tokens, positions, mask, index), next_pos, pictures)
 
-    def answers(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    def answers(self, texts: Sequence[Sequence[str]], rows: slice = slice(None),
+                ) -> tuple[np.ndarray, np.ndarray]:
         """Given answers as tokens [B, G, T] int32 and length [B, G], end token included.
+
+        `rows` as in `prompts`.
 
         An answer of None-like emptiness ("") has length 0 and no end token: a filler.
 
         Raises:
           PromptError: an answer longer than the largest bucket.
         """
-        rows = [[self._answer_ids(text) for text in group] for group in texts]
-        longest = max(len(ids) for group in rows for ids in group)
+        encoded = [[self._answer_ids(text) for text in group] for group in texts]
+        longest = max(len(ids) for group in encoded for ids in group)
         if longest > self.answer_buckets[-1]:
             raise PromptError(
                 f"an answer has {longest} tokens and the limit is {self.answer_buckets[-1]}; "
                 "shorten it or add an answer bucket"
             )
         size = layout.bucket(longest, self.answer_buckets)
-        tokens = np.full((len(rows), len(rows[0]), size), self.tokenizer.pad_id, np.int32)
+        encoded = encoded[rows]
+        tokens = np.full((len(encoded), len(encoded[0]), size), self.tokenizer.pad_id, np.int32)
         length = np.zeros(tokens.shape[:2], np.int32)
-        for b, group in enumerate(rows):
+        for b, group in enumerate(encoded):
             for g, ids in enumerate(group):
                 tokens[b, g, : len(ids)], length[b, g] = ids, len(ids)
         return tokens, length
@@ -103,12 +112,14 @@ class Batcher:
         return [*self.tokenizer.untrusted(text), self.tokenizer.end_id] if text else []
 
     def _encode(
-        self, example: PolicyExample
+        self, example: PolicyExample, cut: bool
     ) -> tuple[np.ndarray, layout.VisionLayout, np.ndarray | None]:
-        if example.image is None:
-            flat, grids = None, ()
-        else:
-            flat, grid = to_patches(example.image, self.patches)
+        flat, grids = None, ()
+        if example.image is not None:
+            if cut:
+                flat, grid = to_patches(example.image, self.patches)
+            else:
+                grid = patch_grid(example.image, self.patches)
             grids = (grid,)
         vision = _layout(grids, self.window_units, self.patches.merge_size)
         prompt = encode_prompt(

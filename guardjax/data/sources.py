@@ -45,7 +45,11 @@ class SourceError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """B examples of one kind, and their arrays."""
+    """B examples of one kind, and their arrays.
+
+    Each of several processes has all examples, since they follow from the batch's index, and of the
+    arrays its own rows alone, in the shapes of the whole batch.
+    """
 
     examples: tuple[PolicyExample, ...]
     prompts: PromptBatch
@@ -96,10 +100,12 @@ class BatchSource:
         flip_share: float = 0.5,
         spell_share: float = 0.0,
         house: Policy | None = None,
+        rows: slice = slice(None),
     ) -> None:
         """`records` 2k and 2k + 1 are the members of pair k; `batch` must be even.
 
-        `house` is the policy that examples of kind "habit" are judged by.
+        `house` is the policy that examples of kind "habit" are judged by. `rows` are those of each
+        batch whose arrays are made, see `Batch`.
         """
         if batch % 2:
             raise SourceError(
@@ -110,7 +116,7 @@ class BatchSource:
         self._weights = weights / weights.sum()
         self._batch, self._num, self._seed = batch, num_batches, seed
         self._think, self._flip_share = think, flip_share
-        self._spell_share, self._house = spell_share, house
+        self._spell_share, self._house, self._rows = spell_share, house, rows
 
     def __len__(self) -> int:
         return self._num
@@ -121,8 +127,8 @@ class BatchSource:
         examples: list[PolicyExample] = []
         while len(examples) < self._batch:
             examples += self._two(kind, rng)
-        tokens, length = self._batcher.answers([[e.answer] for e in examples])
-        return Batch(tuple(examples), self._batcher.prompts(examples), tokens, length)
+        tokens, length = self._batcher.answers([[e.answer] for e in examples], self._rows)
+        return Batch(tuple(examples), self._batcher.prompts(examples, self._rows), tokens, length)
 
     def _two(self, kind: str, rng: np.random.Generator) -> list[PolicyExample]:
         if kind in ("judge", "read"):

@@ -23,8 +23,10 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from guardjax.train import hosts
 from guardjax.train.config import CheckpointConfig
 from guardjax.train.disk import DiskFullError, is_full_disk
+from guardjax.train.position import one_position
 from guardjax.train.state import Bundle, Clock, Params
 
 FORMAT = 2
@@ -191,10 +193,11 @@ class Checkpointer:
         found = []
         for path in sorted(self._steps.iterdir()) if self._steps.is_dir() else ():
             whole = (path / "meta" / "data.json").is_file() and (path / "state").is_dir()
-            if path.name.isdigit() and not whole:
+            if path.name.isdigit() and not whole and hosts.is_first():
                 path.rename(path.with_name(path.name + ".incomplete"))
             if not whole or not path.name.isdigit():
                 found.append(path.name)
+        hosts.together(lambda: None)    # nobody opens the folder before it is in order
         return found
 
     @contextlib.contextmanager
@@ -256,4 +259,4 @@ def _stateful(iterator: Any) -> Any:
     if not isinstance(iterator, ocp.handlers.StatefulCheckpointable):
         raise TypeError(f"data iterator {type(iterator).__name__} cannot be saved: it needs "
                         "`save` and `load` as grain's dataset iterators have")
-    return iterator
+    return one_position(iterator)

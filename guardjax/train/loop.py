@@ -12,6 +12,7 @@ from guardjax.train.compilation import announce_traces
 from guardjax.train.config import LogConfig
 from guardjax.train.console import RunConsole, SampleRow
 from guardjax.train.guard import NonFiniteGuard
+from guardjax.train.hosts import StopVote
 from guardjax.train.metrics import MetricWriter
 from guardjax.train.preemption import Preempted, StopSignal
 from guardjax.train.silence import SilenceWatch
@@ -98,7 +99,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
     The newest step is always saved when this returns, or raises `Preempted` or `RewardError`.
     """
     first, window = bundle.clock.step, bundle.clock
-    silence = SilenceWatch(console.line)
+    silence, vote = SilenceWatch(console.line), StopVote()
 
     def announce(name: str, traces: int) -> None:
         if bundle.clock.step > first:       # the first step has its own line
@@ -132,7 +133,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, checkpointer: Checkpointer, write
                 if shown is not None:
                     _show(shown, stage, bundle, writer, console, log)
                 console.step_done(bundle.clock.step, means)
-                signum = stop.signum        # once: it may come at any time
+                signum = vote.cast(stop.signum)
                 if checkpointer.due(bundle.clock) or signum is not None:
                     _save(bundle, stage, checkpointer, writer, guard)
                 if signum is not None:

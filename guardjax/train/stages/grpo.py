@@ -32,6 +32,7 @@ from guardjax.rewards.named import reward_by_name
 from guardjax.rl.model_fns import encode_vision
 from guardjax.rl.overlong import overlong_penalty
 from guardjax.rl.sampling import SamplingParams, generate
+from guardjax.train import hosts
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.metrics import join_pairs
@@ -41,6 +42,7 @@ from guardjax.train.stages.groups import SampledStep
 from guardjax.train.stages.grpo_loss import GroupLoss
 from guardjax.train.stages.logp_gap import LogpGapGuard
 from guardjax.train.stages.model import StageModel
+from guardjax.train.stages.rewarding import score_rows
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.trained import Program, TrainedStage
 from guardjax.train.state import Bundle
@@ -82,11 +84,11 @@ class GRPOStage(TrainedStage):
             drawn = dynamic.draw_rounds(
                 lambda batch, first: dataclasses.replace(roll(batch, first), features=None),
                 batch, bundle.data_iterator, self._rl.dynamic_rounds)
-            arrays = dynamic.gather_update(drawn, self._model.batcher)
+            arrays = dynamic.gather_update(drawn, self._model.batcher, self._placement)
             logged = dynamic.round_metrics(drawn)
         else:
             drawn = [roll(batch, 0)]
-            arrays = drawn[0].answers() | {
+            arrays = self._own(drawn[0].answers()) | {
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
         state, metrics = self._update_all(bundle.state, _frozen(bundle), self._spread(arrays))
@@ -146,10 +148,11 @@ class GRPOStage(TrainedStage):
         """
         prompts = dataclasses.replace(batch, prompts=self._spread(batch.prompts))
         samples, features = self._rollout(*self._rollout_args(bundle, prompts, first))
-        samples = jax.device_get(samples)
+        samples = hosts.fetch(samples)      # of all processes: what follows is alike on each
         texts = decode_answers(samples, self._model.batcher.tokenizer)
         examples = per_answer(batch.examples, self._rl.group_size)
-        scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+        scores = score_rows(self._reward, examples, texts, self._placement,
+                            seconds=self._rl.reward_seconds)
         # A function of somebody's own may have an opinion on a caption, too.
         scores = scores.only(np.array([bool(example.label) for example in examples]))
         shaping = None

@@ -1,0 +1,42 @@
+"""Rewards of a rollout, where every process asks for those of its own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from guardjax.rewards.compose import Composition, Scores
+from guardjax.rewards.reward import RewardError
+from guardjax.train import hosts
+from guardjax.train.sharding import Placement
+from guardjax.types import PolicyExample
+
+
+def score_rows(reward: Composition, examples: Sequence[PolicyExample], texts: Sequence[str],
+               placement: Placement | None, *, seconds: float) -> Scores:
+    """Scores of all completions, on every process alike.
+
+    Args:
+      examples: n = B * G examples, row b * G + g, equal everywhere.
+      texts: their completions.
+      placement: says which rows are this process's; None is one process.
+      seconds: what a part of the reward may take.
+
+    Raises:
+      RewardError: on every process, if the reward failed on any.
+    """
+    if placement is None or hosts.num_processes() == 1:
+        return reward.score(examples, texts, seconds=seconds)
+    rows = placement.rows(len(texts))
+    try:
+        own = hosts.together(
+            lambda: reward.score(examples[rows], texts[rows], seconds=seconds))
+    except hosts.PeerError as error:
+        raise RewardError("of another process", None, str(error)) from None
+
+    def whole(array: np.ndarray) -> np.ndarray:
+        return hosts.gather_rows(array, rows, len(texts))
+
+    return Scores(whole(own.value), whole(own.applies), {
+        name: (whole(value), whole(applies)) for name, (value, applies) in own.parts.items()})
