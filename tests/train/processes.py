@@ -34,7 +34,9 @@ def environment(processes: int, changes: Mapping[str, str] = {}) -> dict[str, st
     """Variables of one of so many processes, which share eight CPU devices."""
     return os.environ | {
         "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}"} | changes
+        # Eight devices on a busy core may take their time to meet.
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes} "
+                     "--xla_cpu_collective_call_terminate_timeout_seconds=600"} | changes
 
 
 def run_all(commands: Sequence[Sequence[str]], folder: pathlib.Path, limit: float = 600,

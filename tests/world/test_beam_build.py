@@ -30,6 +30,8 @@ def test_beam_builds_the_same_world_byte_for_byte(words, tmp_path):
     assert built.name == alone.name, "what is built has one name, however it is built"
     assert files(built) == files(alone)
     assert not list(stage.iterdir()), "the stage is left as it was found"
+    with pytest.raises(ValueError, match="Beam knows no option runnr"):
+        BeamBuild(("--runnr=DirectRunner",)).download_config()
     again = builder.build(tmp_path / "beam", SIZES, 3, beam=BeamBuild(("--runner=Nobody",), "s"))
     assert again == built, "it is there: nothing runs"
 
