@@ -1,4 +1,4 @@
-"""The recipes of experiments/scale/launch: with fakes of what starts processes, the real command."""
+"""The recipes of experiments/scale/launch, with fakes of what starts their processes."""
 
 import argparse
 import json
@@ -96,8 +96,8 @@ def test_bash_reads_it(file):
 
 
 @pytest.mark.parametrize("name, variables, fake", [
-    ("tpu_vm.sh", {"NAME": "n", "ZONE": "z", "TYPE": "v5litepod-16", "VERSION": "v", "SHARE": "s:/e",
-                   "SOURCE": "guardjax"}, {"gcloud": GCLOUD}),
+    ("tpu_vm.sh", {"NAME": "n", "ZONE": "z", "TYPE": "v5litepod-16", "VERSION": "v",
+                   "SHARE": "s:/e", "SOURCE": "guardjax"}, {"gcloud": GCLOUD}),
     ("gke_xpk.sh", {"CLUSTER": "c", "PROJECT": "p", "ZONE": "z", "TYPE": "v5litepod-16",
                     "IMAGE": "i"}, {"xpk": XPK}),
     ("slurm.sbatch", {}, {"srun": SRUN}),
