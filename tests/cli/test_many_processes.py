@@ -15,7 +15,7 @@ TOLERANCE = {"rtol": 2e-5, "atol": 1e-6}
 
 STAGE = {"steps": 2, "batch": 8, "policies": "L3", "optim": {"lr": 1e-2}}
 FROZEN = STAGE | {"freeze": ("visual",)}
-# float32 sums in another order. Gaps of log-probabilities are rounding themselves.
+# Before a process is asked for rewards the n-th time it gets a signal: "process:n:signal"; 0 fails.
 REWARDS = """
 import os
 
