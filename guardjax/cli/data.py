@@ -9,12 +9,14 @@ from guardjax.atomic import write_text
 from guardjax.cli import data_check
 from guardjax.cli.usage import fail, positive
 from guardjax.world import builder
+from guardjax.world.beam_build import BeamBuild
 from guardjax.world.card import data_card
 from guardjax.world.sheet import contact_sheet
 
 _EPILOG = """\
 examples:
   guardjax data build --data-dir data --size train=400 --size test=50
+  guardjax data build --data-dir data --beam --direct_num_workers=4
   guardjax data show data --split test --out sheet.png
   guardjax data card data
   guardjax data check --format safeeditbench SafeEditBench
@@ -38,6 +40,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
                        help="edited pairs of a split; may be given again (default: all splits "
                             "at full size)")
     build.add_argument("--seed", type=int, default=0, help="seed of the pairs (default: 0)")
+    build.add_argument("--stage", metavar="DIR",
+                       help="with --beam: a folder that all its workers can write to")
+    build.add_argument("--beam", nargs=argparse.REMAINDER, metavar="OPTION",
+                       help="let Apache Beam make the pairs; all that follows goes to Beam")
     build.set_defaults(run=main)
 
     show = actions.add_parser("show", help="write a contact sheet for people")
@@ -77,7 +83,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> None:
     sizes = dict(args.size) if args.size else builder.DEFAULT_SIZES
-    print(builder.build(args.data_dir, sizes, args.seed))
+    if args.stage and args.beam is None:
+        raise ValueError("--stage is a folder for the workers of Beam: add --beam")
+    beam = None if args.beam is None else BeamBuild(tuple(args.beam), args.stage)
+    print(builder.build(args.data_dir, sizes, args.seed, beam=beam))
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from guardjax.cli.usage import plain
+from guardjax.cli.usage import plain, positive
 
 if TYPE_CHECKING:
     from guardjax.train.config import RunConfig
@@ -50,6 +50,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--profile", type=steps, metavar="FIRST:LAST",
                         help="trace these steps into OUT/profile, for Perfetto or xprof")
+    many = parser.add_argument_group(
+        "many processes", "the same command on every host; OUT is one folder that all see")
+    many.add_argument("--distributed", choices=("auto", "off"),
+                      help="auto: join the processes of the cluster that JAX finds")
+    many.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    many.add_argument("--num-processes", type=positive, metavar="N", help="how many there are")
+    many.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+    many.add_argument("--join-seconds", type=positive, default=300, metavar="SECONDS",
+                      help="how long to wait for the others (default: 300)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what to change")
     parser.set_defaults(run=main)
     return parser
@@ -71,15 +80,34 @@ def steps(text: str) -> tuple[int, int]:
 
 def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
+    from guardjax.cli.stopped import told
+    from guardjax.train.join import Join, joined
+
+    with joined(Join(args.distributed, args.coordinator, args.num_processes, args.process_id,
+                     args.join_seconds)):
+        # Said before the others are left: JAX may end a process whose peers are gone.
+        return told("train", lambda: train(args))
+
+
+def train(args: argparse.Namespace) -> int:
+    """Trains in this process, one of a run's or the only one."""
     from guardjax.cli import compose
+    from guardjax.train import hosts
     from guardjax.train.console import RunConsole
 
     run = compose.load_config(args.config, args.overrides)
-    path = compose.train(run, args.out, RunConsole(run.log.every_steps), args.profile)
-    print(f"model: {path}")
-    draw(args.out)
-    if run.dataset.report:
-        report(run, path, pathlib.Path(args.out))
+    first = hosts.is_first()
+    path = compose.train(
+        run, args.out, RunConsole(run.log.every_steps, enabled=first), args.profile)
+    if first:
+        print(f"model: {path}")
+
+    def show() -> None:
+        draw(args.out)
+        if run.dataset.report:
+            report(run, path, pathlib.Path(args.out))
+
+    hosts.first_only(show)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from guardjax import layout
-from guardjax.data.images import MAX_ASPECT, PatchSpec, to_patches
+from guardjax.data.images import MAX_ASPECT, PatchSpec, patch_grid, to_patches
 from guardjax.data.processor import ProcessorError, load_processor, save_processor
 from guardjax.data.prompts import IMAGE_FIRST, PromptError, check_template, encode_prompt
 from guardjax.data.tokenizer import IMAGE_PAD, Tokenizer, TokenizerError, load_tokenizer
@@ -60,26 +60,36 @@ class Batcher:
     answer_buckets: tuple[int, ...] = ANSWER_BUCKETS
     template: str = IMAGE_FIRST
 
-    def prompts(self, examples: Sequence[PolicyExample], *,
+    def prompts(self, examples: Sequence[PolicyExample], rows: slice = slice(None), *,
                 begun: Sequence[int] = ()) -> PromptBatch:
         """B padded prompts. Without any picture among them, `vision` is None.
 
-        `begun` are ids that every answer is made to begin with.
+        With `rows`, those of them alone, in the shapes of the whole batch: so processes that make
+        a part each agree on the shapes without a word. Other rows' pictures are not cut. `begun`
+        are ids that every answer is made to begin with.
 
         Raises:
           PromptError: a prompt longer than the largest bucket; nothing is truncated.
         """
-        encoded = self.encode(examples, begun)
+        encoded = self.encode(examples, begun, rows)
         length = layout.bucket(max(len(prompt.ids) for prompt in encoded), self.prompt_buckets)
-        vision = self.pack(encoded)
-        next_pos = np.array([prompt.next_pos for prompt in encoded], np.int32)
-        return PromptBatch(self.pad(encoded, length), next_pos, vision)
+        vision = self.pack(encoded, rows)
+        next_pos = np.array([prompt.next_pos for prompt in encoded[rows]], np.int32)
+        prompt = self.pad(encoded[rows], length)
+        if vision is None:
+            prompt = dataclasses.replace(prompt, feature_index=None)
+        return PromptBatch(prompt, next_pos, vision)
 
-    def encode(self, examples: Sequence[PolicyExample],
-               begun: Sequence[int] = ()) -> list[EncodedPrompt]:
-        """Prompts one by one; a picture that several show is cut into patches once."""
+    def encode(self, examples: Sequence[PolicyExample], begun: Sequence[int] = (),
+               rows: slice = slice(None)) -> list[EncodedPrompt]:
+        """Prompts one by one; a picture that several show is cut into patches once.
+
+        Pictures of other rows than `rows` are not cut: those prompts have no patches.
+        """
         cut: dict[int, tuple[np.ndarray, layout.Grid]] = {}
-        return [self._encode(example, cut, begun) for example in examples]
+        here = range(*rows.indices(len(examples)))
+        return [self._encode(example, cut if i in here else None, begun)
+                for i, example in enumerate(examples)]
 
     def pad(self, parts: Sequence[EncodedPrompt], length: int) -> Segment:
         """Prompts, or parts of them, as a segment [len(parts), length]."""
@@ -93,33 +103,39 @@ class Batcher:
             positions[row, :num], features[row, :num] = part.positions, part.features
         return Segment(tokens, positions, mask, features if (features >= 0).any() else None)
 
-    def pack(self, encoded: Sequence[EncodedPrompt]) -> VisionInputs | None:
-        """Patches of each prompt's picture; None where none has one."""
-        if all(prompt.patches is None for prompt in encoded):
+    def pack(self, encoded: Sequence[EncodedPrompt], rows: slice = slice(None)
+             ) -> VisionInputs | None:
+        """Patches of each prompt's picture, of `rows` alone; None where no prompt has one."""
+        if not any(prompt.vision.grids for prompt in encoded):
             return None
         slots = layout.bucket(max(p.vision.num_slots for p in encoded), self.patch_buckets)
-        return layout.pack_vision([p.vision for p in encoded], [p.patches for p in encoded], slots,
-                                  self.patches.patch_dim)
+        return layout.pack_vision(
+            [p.vision for p in encoded[rows]], [p.patches for p in encoded[rows]], slots,
+            self.patches.patch_dim)
 
-    def answers(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    def answers(self, texts: Sequence[Sequence[str]], rows: slice = slice(None),
+                ) -> tuple[np.ndarray, np.ndarray]:
         """Given answers as tokens [B, G, T] int32 and length [B, G], end token included.
+
+        `rows` as in `prompts`.
 
         An answer of None-like emptiness ("") has length 0 and no end token: a filler.
 
         Raises:
           PromptError: an answer longer than the largest bucket.
         """
-        rows = [[self._answer_ids(text) for text in group] for group in texts]
-        longest = max(len(ids) for group in rows for ids in group)
+        encoded = [[self._answer_ids(text) for text in group] for group in texts]
+        longest = max(len(ids) for group in encoded for ids in group)
         if longest > self.answer_buckets[-1]:
             raise PromptError(
                 f"an answer has {longest} tokens and the limit is {self.answer_buckets[-1]}; "
                 "shorten it or add an answer bucket"
             )
         size = layout.bucket(longest, self.answer_buckets)
-        tokens = np.full((len(rows), len(rows[0]), size), self.tokenizer.pad_id, np.int32)
+        encoded = encoded[rows]
+        tokens = np.full((len(encoded), len(encoded[0]), size), self.tokenizer.pad_id, np.int32)
         length = np.zeros(tokens.shape[:2], np.int32)
-        for b, group in enumerate(rows):
+        for b, group in enumerate(encoded):
             for g, ids in enumerate(group):
                 tokens[b, g, : len(ids)], length[b, g] = ids, len(ids)
         return tokens, length
@@ -127,14 +143,19 @@ class Batcher:
     def _answer_ids(self, text: str) -> list[int]:
         return [*self.tokenizer.untrusted(text), self.tokenizer.end_id] if text else []
 
-    def _encode(self, example: PolicyExample, cut: dict[int, tuple[np.ndarray, layout.Grid]],
-                begun: Sequence[int]) -> EncodedPrompt:
-        """`cut` keeps what became of pictures, by `id`."""
+    def _encode(
+        self, example: PolicyExample, cut: dict[int, tuple[np.ndarray, layout.Grid]] | None,
+        begun: Sequence[int],
+    ) -> EncodedPrompt:
+        """`cut` keeps what became of pictures, by `id`; None cuts none."""
         flat, grids = None, ()
         if example.image is not None:
-            if id(example.image) not in cut:
-                cut[id(example.image)] = to_patches(example.image, self.patches)
-            flat, grid = cut[id(example.image)]
+            if cut is None:
+                grid = patch_grid(example.image, self.patches)
+            else:
+                if id(example.image) not in cut:
+                    cut[id(example.image)] = to_patches(example.image, self.patches)
+                flat, grid = cut[id(example.image)]
             grids = (grid,)
         vision = _layout(grids, self.window_units, self.patches.merge_size)
         prompt = encode_prompt(

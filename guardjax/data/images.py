@@ -98,6 +98,12 @@ def resize(image: np.ndarray, spec: PatchSpec) -> np.ndarray:
     return np.asarray(resized)
 
 
+def patch_grid(image: np.ndarray, spec: PatchSpec) -> tuple[int, int, int]:
+    """The grid that `to_patches` gives: (1, rows, columns) in patches."""
+    height, width = smart_size(image.shape[0], image.shape[1], spec)
+    return 1, height // spec.patch_size, width // spec.patch_size
+
+
 def to_patches(image: np.ndarray, spec: PatchSpec) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Resizes, normalises and cuts one picture.
 

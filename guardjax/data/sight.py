@@ -28,10 +28,12 @@ class SightSource:
 
     def __init__(
         self, batcher: Batcher, *, batch: int, num_batches: int, seed: int,
-        spec: SceneSpec = SceneSpec(), empty_weight: float = 0.3,
+        spec: SceneSpec = SceneSpec(), empty_weight: float = 0.3, rows: slice = slice(None),
     ) -> None:
+        """`rows` are those of each batch that are made, for a process that needs no others."""
         self._batcher, self._batch, self._num, self._seed = batcher, batch, num_batches, seed
         self._spec, self._empty_weight = spec, empty_weight
+        self._rows = range(batch)[rows]
         size = spec.image_size // batcher.patches.patch_size
         self._layout = layout.vision_layout(
             [(1, size, size)], window_units=batcher.window_units, merge=batcher.patches.merge_size)
@@ -42,14 +44,14 @@ class SightSource:
 
     def __getitem__(self, index: int) -> SightBatch:
         first = self._seed * 2**31 + int(index) * self._batch
-        scenes = [sample_scene(first + i, self._spec) for i in range(self._batch)]
+        scenes = [sample_scene(first + i, self._spec) for i in self._rows]
         flat = [to_patches(render(scene), self._batcher.patches)[0] for scene in scenes]
         vision = layout.pack_vision(
-            [self._layout] * self._batch, flat, self._layout.num_slots, flat[0].shape[1])
+            [self._layout] * len(scenes), flat, self._layout.num_slots, flat[0].shape[1])
         units = self._layout.num_slots // self._layout.merge**2
-        words = np.zeros((self._batch, units), np.int32)
-        lights = np.zeros((self._batch, units), np.int32)
-        weights = np.zeros((self._batch, units), np.float32)
+        words = np.zeros((len(scenes), units), np.int32)
+        lights = np.zeros((len(scenes), units), np.int32)
+        weights = np.zeros((len(scenes), units), np.float32)
         for row, scene in enumerate(scenes):
             names = cover(scene, self._batcher.patches.unit).reshape(-1)
             for name, slot in zip(names, self._layout.unit_index, strict=True):

@@ -44,7 +44,11 @@ class SourceError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """B examples of one kind, and their arrays."""
+    """B examples of one kind, and their arrays.
+
+    Each of several processes has all examples, since they follow from the batch's index, and of the
+    arrays its own rows alone, in the shapes of the whole batch.
+    """
 
     examples: tuple[PolicyExample, ...]
     prompts: PromptBatch
@@ -96,13 +100,15 @@ class BatchSource:
         spell_share: float = 0.0,
         house: Policy | None = None,
         policies_per_image: int = 1,
+        rows: slice = slice(None),
     ) -> None:
         """`records` 2k and 2k + 1 are the members of pair k; `batch` must be even.
 
         With `policies_per_image` M > 1, which is even and 2 * M divides `batch`, batches of kind
         "judge" have M policies for each picture, from which their prompts branch.
 
-        `house` is the policy that examples of kind "habit" are judged by.
+        `house` is the policy that examples of kind "habit" are judged by. `rows` are those of each
+        batch whose arrays are made, see `Batch`; all of them where prompts branch.
         """
         if batch % 2:
             raise SourceError(
@@ -113,7 +119,7 @@ class BatchSource:
         self._weights = weights / weights.sum()
         self._batch, self._num, self._seed = batch, num_batches, seed
         self._think, self._flip_share = think, flip_share
-        self._spell_share, self._house = spell_share, house
+        self._spell_share, self._house, self._rows = spell_share, house, rows
         self._many = policies_per_image
 
     def __len__(self) -> int:
@@ -126,9 +132,9 @@ class BatchSource:
         examples: list[PolicyExample] = []
         while len(examples) < self._batch:
             examples += self._two_under_many(rng) if branch else self._two(kind, rng)
-        tokens, length = self._batcher.answers([[e.answer] for e in examples])
+        tokens, length = self._batcher.answers([[e.answer] for e in examples], self._rows)
         prompts = (branch_prompts(self._batcher, examples, self._many) if branch else
-                   self._batcher.prompts(examples))
+                   self._batcher.prompts(examples, self._rows))
         return Batch(tuple(examples), prompts, tokens, length)
 
     def _two_under_many(self, rng: np.random.Generator) -> list[PolicyExample]:

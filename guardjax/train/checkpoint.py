@@ -22,10 +22,12 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from guardjax.models.linear import ordinary_shapes
+from guardjax.train import hosts
 from guardjax.train.best import BestMetric, preservation, rank
 from guardjax.train.config import CheckpointConfig
 from guardjax.train.disk import DiskFullError, is_full_disk
 from guardjax.train.identity import Identity, difference, layout
+from guardjax.train.position import one_position
 from guardjax.train.save_under_way import SaveUnderWay, remove_written, unlogged
 from guardjax.train.state import Bundle, Clock, Params
 
@@ -244,10 +246,11 @@ class Checkpointer:
         found = []
         for path in sorted(self._steps.iterdir()) if self._steps.is_dir() else ():
             whole = (path / "meta" / "data.json").is_file() and (path / "state").is_dir()
-            if path.name.isdigit() and not whole:
+            if path.name.isdigit() and not whole and hosts.is_first():
                 path.rename(path.with_name(path.name + ".incomplete"))
             if not whole or not path.name.isdigit():
                 found.append(path.name)
+        hosts.together(lambda: None)    # nobody opens the folder before it is in order
         return found
 
     @contextlib.contextmanager
@@ -287,4 +290,4 @@ def _stateful(iterator: Any) -> Any:
     if not isinstance(iterator, ocp.handlers.StatefulCheckpointable):
         raise TypeError(f"data iterator {type(iterator).__name__} cannot be saved: it needs "
                         "`save` and `load` as grain's dataset iterators have")
-    return iterator
+    return one_position(iterator)

@@ -15,6 +15,7 @@ from guardjax.train.compilation import announce_traces
 from guardjax.train.config import LogConfig
 from guardjax.train.console import RunConsole, SampleRow
 from guardjax.train.guard import NonFiniteGuard
+from guardjax.train.hosts import StopVote
 from guardjax.train.metrics import MetricWriter
 from guardjax.train.monitor import Monitor
 from guardjax.train.phases import CHECKPOINT, DATA, LOG, START
@@ -110,7 +111,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, last: bool, checkpointer: Checkpo
     """
     phase = monitor.ledger.phase
     first, window = bundle.clock.step, bundle.clock
-    silence = SilenceWatch(console.line)
+    silence, vote = SilenceWatch(console.line), StopVote()
 
     def announce(name: str, traces: int) -> None:
         if bundle.clock.step > first:       # the first step has its own line
@@ -150,7 +151,7 @@ def run_stage(stage: Stage, bundle: Bundle, *, last: bool, checkpointer: Checkpo
                     with phase(LOG):
                         _show(shown, stage, bundle, writer, console, log)
                 console.step_done(bundle.clock.step, means)
-                signum = stop.signum        # once: it may come at any time
+                signum = vote.cast(stop.signum)
                 if checkpointer.due(bundle.clock) or signum is not None:
                     _save(bundle, stage, checkpointer, writer, guard, monitor)
                 if signum is not None:

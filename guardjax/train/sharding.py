@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -83,6 +84,10 @@ def mesh_sizes(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
         if any(size not in (1, -1) for size in sizes):
             raise ValueError(f"mesh.rules='single' uses one device, but the sizes are {sizes}; "
                              "choose mesh.rules='data_parallel', 'fsdp' or 'fsdp_tensor'")
+        if jax.process_count() > 1:
+            raise ValueError(f"mesh.rules='single' uses one device, and {jax.process_count()} "
+                             "processes would train for themselves; choose mesh.rules="
+                             "'data_parallel', 'fsdp' or 'fsdp_tensor'")
         return 1, 1, 1
     if config.rules != "fsdp_tensor" and config.tensor != 1:
         raise ValueError(f"mesh.tensor={config.tensor} splits layers, and mesh.rules="
@@ -144,8 +149,23 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: RuleSet | str) -> Any:
 
 
 def shard_tree(tree: Any, mesh: Mesh, rules: RuleSet | str) -> Any:
-    """Returns the tree with every array placed by the rules."""
-    return jax.device_put(tree, tree_shardings(tree, mesh, rules))
+    """Returns the tree with every array placed by the rules.
+
+    Arrays of this process alone, on the host or on its devices, must be equal on all processes.
+    """
+    return jax.tree.map(_put, tree, tree_shardings(tree, mesh, rules))
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    is_global = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    if sharding.is_fully_addressable or is_global:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _put(jax.random.key_data(leaf), NamedSharding(sharding.mesh, PartitionSpec()))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    # `device_put` would send every array to every process, to compare them.
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +186,14 @@ class Placement:
     def put(self, tree: Any) -> Any:
         """Arrays of parameters or a state, moved to where the rules say."""
         return shard_tree(tree, self.mesh, self.rules)
+
+    def rows(self, batch: int) -> slice:
+        """The rows of a batch of so many that this process makes; see `own_rows`."""
+        return own_rows(batch, self.mesh)
+
+    def own(self, tree: Any) -> Any:
+        """Of host arrays with all rows of a batch, those of this process; see `put_batch`."""
+        return jax.tree.map(lambda leaf: leaf[self.rows(len(leaf))], tree)
 
     def put_batch(self, batch: Any) -> Any:
         """See `shard_batch`."""
@@ -198,13 +226,55 @@ def check_batch(size: int, mesh: Mesh) -> None:
     Raises:
       ValueError: naming the nearest sizes that do.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = _ways(mesh)
     if size % ways:
         below, above = size // ways * ways, (size // ways + 1) * ways
         near = f"{below} or {above}" if below else str(above)
         raise ValueError(
             f"a batch of {size} does not split over data={mesh.shape['data']} * "
             f"fsdp={mesh.shape['fsdp']} = {ways} ways: use a batch of {near}, or a smaller mesh")
+
+
+def own_rows(size: int, mesh: Mesh) -> slice:
+    """The rows of a batch of `size` prompts that lie on this process's devices.
+
+    Processes have the same rows where `tensor` goes across them.
+
+    Raises:
+      ValueError: the rows are no single run, since the mesh goes to and fro between processes.
+    """
+    own = _own_ways(mesh)
+    share = size // _ways(mesh)
+    return slice(own.start * share, own.stop * share)
+
+
+def check_pairs(size: int, mesh: Mesh) -> None:
+    """Checks that no pair of prompts, rows 2k and 2k + 1, lies on two processes.
+
+    Raises:
+      ValueError: naming a batch that does.
+    """
+    rows = own_rows(size, mesh)
+    if rows.start % 2 or rows.stop % 2:
+        raise ValueError(
+            f"a batch of {size} gives each process {rows.stop - rows.start} prompts, and the two "
+            "prompts of a pair are rewarded together by one process: use a batch of "
+            f"{2 * size}, or a smaller mesh")
+
+
+def _ways(mesh: Mesh) -> int:
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _own_ways(mesh: Mesh) -> range:
+    """Of the parts into which a batch is split, those with a device of this process."""
+    here = jax.process_index()
+    own = [i for i, devices in enumerate(mesh.devices.reshape(_ways(mesh), -1))
+           if any(device.process_index == here for device in devices)]
+    if own != list(range(own[0], own[-1] + 1)):
+        raise ValueError(f"parts {own} of a batch lie on process {here}: order the mesh's devices "
+                         "by process")
+    return range(own[0], own[-1] + 1)
 
 
 def check_heads(num_key_heads: int, mesh: Mesh) -> None:
@@ -224,18 +294,22 @@ def check_heads(num_key_heads: int, mesh: Mesh) -> None:
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Returns the batch with the leading axis B of every array split over data * fsdp.
 
-    With several processes each passes its own rows, and B is their sum. Arrays that are on the
-    mesh already are moved only if they lie otherwise.
+    With several processes each passes its `own_rows`. Arrays that are on the mesh already are
+    moved only if they lie otherwise.
 
     Raises:
       ValueError: if B does not divide.
     """
     sharding = NamedSharding(mesh, BATCH_SPEC)
+    own = _own_ways(mesh)
 
     def place(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array):
             return jax.device_put(leaf, sharding)
-        check_batch(leaf.shape[0] * jax.process_count(), mesh)
-        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+        if leaf.shape[0] % len(own):    # several processes: what is their sum is not known here
+            check_batch(leaf.shape[0] * _ways(mesh) // len(own), mesh)
+        total = leaf.shape[0] // len(own) * _ways(mesh)
+        return jax.make_array_from_process_local_data(
+            sharding, np.asarray(leaf), (total, *leaf.shape[1:]))
 
     return jax.tree.map(place, batch)

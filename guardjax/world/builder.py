@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from guardjax.world import catalogue
+from guardjax.world.beam_build import BeamBuild
 from guardjax.world.record import WorldRecord, decode
 from guardjax.world.scene import SceneSpec
 from guardjax.world.sprites import noto_available, sprite_key
@@ -86,11 +87,13 @@ def build(
     spec: SceneSpec = SceneSpec(),
     *,
     progress: bool = True,
+    beam: BeamBuild | None = None,
 ) -> Path:
     """Make the dataset under `data_dir`, or find the same one made before; returns its directory.
 
     `sizes` is pairs a split (two records each). `spec.split` and `spec.artist` are ignored: every
     split has its own. Without the second artist's font `test_artist` is left out, with a notice.
+    With `beam` its workers make the pairs, and what is built is the same.
 
     Raises:
         ValueError: an unknown split, a negative size, or nothing to build.
@@ -111,8 +114,11 @@ def build(
     workshop = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         _import_tfds()
-        with _progress(sum(sizes.values()), progress) as advance:
-            _write(workshop, sizes, seed, spec, advance)
+        if beam is not None:
+            _write_with_beam(workshop, sizes, seed, spec, beam)
+        else:
+            with _progress(sum(sizes.values()), progress) as advance:
+                _write(workshop, sizes, seed, spec, advance)
         from guardjax.world.card import data_card
 
         stamp = {
@@ -224,6 +230,19 @@ def _write(
         PolicyWorld(
             sizes=sizes, seed=seed, spec=spec, on_pair=advance, data_dir=folder
         ).download_and_prepare()
+
+
+def _write_with_beam(folder: Path, sizes: Mapping[str, int], seed: int, spec: SceneSpec,
+                     beam: BeamBuild) -> None:
+    with _quiet_tfds():
+        from guardjax.world.tfds_dataset import PolicyWorld
+
+        def write(place: str | os.PathLike) -> None:
+            PolicyWorld(
+                sizes=sizes, seed=seed, spec=spec, beam=True, data_dir=place
+            ).download_and_prepare(download_config=beam.download_config())
+
+        beam.write_to(folder, write)
 
 
 def _import_tfds() -> None:

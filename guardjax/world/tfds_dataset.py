@@ -8,6 +8,7 @@ a TensorFlow graph.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from guardjax.world.record import encode, pair_records
 from guardjax.world.scene import SceneSpec
 
 SEED_STRIDE = 2**32    # pairs of different dataset seeds never share a scene seed
+
+Example = tuple[int, dict[str, Any]]
+MakePair = Callable[[int], list[Example]]
 
 
 class PolicyWorld(tfds.core.GeneratorBasedBuilder):
@@ -32,10 +36,15 @@ class PolicyWorld(tfds.core.GeneratorBasedBuilder):
         seed: int,
         spec: SceneSpec,
         on_pair: Callable[[], None] = lambda: None,
+        beam: bool = False,
         **options: Any,
     ):
-        """`sizes` is pairs a split; `on_pair` is called after each pair is made."""
+        """`sizes` is pairs a split; `on_pair` is called after each pair is made.
+
+        With `beam` the pairs are made by a pipeline of Apache Beam, which calls nobody.
+        """
         self._sizes, self._seed, self._spec, self._on_pair = dict(sizes), seed, spec, on_pair
+        self._beam = beam
         super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -54,13 +63,33 @@ class PolicyWorld(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {split: self._generate_examples(split) for split in self._sizes}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        spec = dataclasses.replace(self._spec, split=split)
-        for number in range(self._sizes[split]):
-            pair = sample_pair(self._seed * SEED_STRIDE + number, spec)
-            for member, record in enumerate(pair_records(pair, f"{split}-{number:05d}")):
-                yield 2 * number + member, encode(record)
+    def _generate_examples(self, split: str) -> Any:
+        make = functools.partial(
+            pair_examples, seed=self._seed, spec=dataclasses.replace(self._spec, split=split))
+        if self._beam:
+            return in_parallel(self._sizes[split], make, split)
+        return self._one_by_one(self._sizes[split], make)
+
+    def _one_by_one(self, pairs: int, make: MakePair) -> Iterator[Example]:
+        for number in range(pairs):
+            yield from make(number)
             self._on_pair()
+
+
+def pair_examples(number: int, *, seed: int, spec: SceneSpec) -> list[Example]:
+    """Both members of a pair with their keys: they follow from the numbers alone."""
+    pair = sample_pair(seed * SEED_STRIDE + number, spec)
+    records = pair_records(pair, f"{spec.split}-{number:05d}")
+    return [(2 * number + member, encode(record)) for member, record in enumerate(records)]
+
+
+def in_parallel(pairs: int, make: MakePair, name: str) -> Any:
+    """A `beam.PTransform` that makes the pairs on whatever workers the pipeline has."""
+    import apache_beam as beam      # the extra `beam`
+
+    return (f"{name}: numbers" >> beam.Create(range(pairs))
+            | f"{name}: spread" >> beam.Reshuffle()
+            | f"{name}: pairs" >> beam.FlatMap(make))

@@ -52,8 +52,7 @@ def _own_world(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory):
+def save_tiny(folder, heads, width):
     """A model directory: the shipped base with one narrow layer, and no training."""
     base = compose.model_dir("base")
     cfg, _ = models.load_hf(base)
@@ -61,13 +60,24 @@ def tiny_model(tmp_path_factory):
         cfg,
         vision=dataclasses.replace(
             cfg.vision, depth=1, hidden_size=16, intermediate_size=16, num_heads=1,
-            out_hidden_size=16, fullatt_block_indexes=(0,)),
+            out_hidden_size=width, fullatt_block_indexes=(0,)),
         text=dataclasses.replace(
-            cfg.text, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-            num_attention_heads=1, num_key_value_heads=1, mrope_section=(2, 3, 3)))
+            cfg.text, hidden_size=width, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=heads, num_key_value_heads=heads, mrope_section=(2, 3, 3)))
     params = models.init_params(cfg, jax.random.key(0))
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     return compose.save_model(cfg, params, load_batcher(base), folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A model directory for one device; its head cannot be split."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny", heads=1, width=16)
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tmp_path_factory):
+    """A model directory with two heads, for two ways of `tensor`."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "pair", heads=2, width=32)
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,17 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from guardjax import layout
 from guardjax.cli.assets import model_dir
 from guardjax.data.batching import PATCH_BUCKETS, PROMPT_BUCKETS, buckets_for, load_batcher
-from guardjax.data.images import PatchSpec, smart_size
+from guardjax.data.images import PatchSpec, patch_grid, smart_size, to_patches
 from guardjax.data.processor import PROCESSOR_FILE, ProcessorError
 from guardjax.data.tokenizer import TokenizerError
+from guardjax.types import PolicyExample
 
 
 @pytest.fixture(name="folder")
@@ -104,3 +106,30 @@ def test_buckets_hold_every_picture(spec, window_units):
         slots = -(-rows // window_units) * -(-columns // window_units) * window_units**2
         layout.bucket(slots * spec.merge_size**2, patches)
         assert rows * columns + PROMPT_BUCKETS[-1] // 2 <= prompts[-1]
+
+
+def test_rows_are_those_of_the_whole_batch_in_its_shapes():
+    """Processes that make some rows each must agree on every shape, and make the same rows."""
+    batcher = load_batcher(model_dir("base"))
+    rng = np.random.default_rng(0)
+    examples = [
+        PolicyExample(f"{i}", "judge", "safe?", "R1: no knife. " * (1 + i % 3),
+                      image=None if i == 5 else rng.integers(
+                          0, 256, (64, 64 + 40 * i, 3), np.uint8))
+        for i in range(6)]
+    texts = [["safe " * (1 + i)] for i in range(6)]
+    whole, (tokens, length) = batcher.prompts(examples), batcher.answers(texts)
+    for rows in (slice(0, 2), slice(2, 6), slice(5, 6)):
+        part = batcher.prompts(examples, rows)
+        jax.tree.map(np.testing.assert_array_equal, part,
+                     jax.tree.map(lambda leaf, rows=rows: leaf[rows], whole))
+        found = batcher.answers(texts, rows)
+        np.testing.assert_array_equal(found[0], tokens[rows])
+        np.testing.assert_array_equal(found[1], length[rows])
+
+
+def test_the_grid_of_a_picture_is_known_before_it_is_cut():
+    batcher = load_batcher(model_dir("base"))
+    for height, width in ((64, 64), (31, 200), (500, 320), (7, 9)):
+        image = np.zeros((height, width, 3), np.uint8)
+        assert patch_grid(image, batcher.patches) == to_patches(image, batcher.patches)[1]

@@ -1,7 +1,9 @@
 """Real stages on eight fake devices under every rule set; prints what they computed as JSON.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 \\
-        python -m tests.train.many_devices sft [RULES ...]
+        python -m tests.train.many_devices sft [--words] [RULES ...]
+
+With `--words` no batch shows a picture, which is half the programs to compile.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def small_model() -> tuple[Any, Any]:
         cfg, text=text, vision=vision, scan_layers=True, remat="full"), batcher
 
 
-def run(kind: str, config: MeshConfig) -> dict[str, Any]:
+def run(kind: str, config: MeshConfig, pictures: bool = True) -> dict[str, Any]:
     """Losses of a few steps, the first gradient, and where a kernel and its moment lie."""
     cfg, batcher = small_model()
     mesh = make_mesh(config)
@@ -65,7 +67,7 @@ def run(kind: str, config: MeshConfig) -> dict[str, Any]:
     stage_config = StageConfig(
         kind=kind, steps=STEPS, batch=BATCH, optim=optim, freeze=("visual",),
         rl=rl if kind == "grpo" else RLConfig())
-    source = ReadSource(batcher, STEPS, batch=BATCH, pictures=(0,))
+    source = ReadSource(batcher, STEPS, batch=BATCH, pictures=(0,) if pictures else ())
     stage = {"sft": SFTStage, "grpo": GRPOStage}[kind](
         stage_config, StageModel(cfg, bind(models, cfg), batcher, placement), source, 0)
     if kind == "grpo":
@@ -99,9 +101,11 @@ def main() -> None:
     """Prints, for each rule set, losses, places and the gradient's distance from one device's."""
     jax.config.update("jax_disable_most_optimizations", True)      # compiled once, run twice
     kind, *names = sys.argv[1:]
+    pictures = "--words" not in names
+    names = [name for name in names if name != "--words"]
     out, first = {}, None
     for name in names or MESHES:
-        found = run(kind, MESHES[name])
+        found = run(kind, MESHES[name], pictures)
         grads = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(found.pop("grads"))]
         first = grads if first is None else first
         norm = np.sqrt(sum(np.square(leaf).sum() for leaf in first))

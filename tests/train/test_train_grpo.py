@@ -73,8 +73,8 @@ def test_a_step_draws_until_its_prompts_are_mixed_and_keeps_what_it_sampled(
     """Two of four prompts are flat; every second round brings pictures."""
     updates, gather = [], dynamic.gather_update
 
-    def noted(drawn, batcher):
-        updates.append((drawn, gather(drawn, batcher)))
+    def noted(drawn, batcher, placement=None):
+        updates.append((drawn, gather(drawn, batcher, placement)))
         return updates[-1][1]
 
     monkeypatch.setattr(dynamic, "gather_update", noted)

@@ -18,6 +18,7 @@ from guardjax.data.batching import Batcher
 from guardjax.data.sources import Batch
 from guardjax.train.config import StageConfig
 from guardjax.train.loop import DataEndedError
+from guardjax.train.sharding import Placement
 from guardjax.train.stages.rollout import Rollout
 
 
@@ -75,9 +76,11 @@ def choose_prompts(flat: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([mixed, fillers[len(fillers) - (size - len(mixed)):]])
 
 
-def gather_update(drawn: Sequence[Rollout], batcher: Batcher) -> dict[str, Any]:
+def gather_update(drawn: Sequence[Rollout], batcher: Batcher,
+                  placement: Placement | None = None) -> dict[str, Any]:
     """Returns the arrays of an update on B of the drawn prompts, in the shapes of one batch.
 
+    All processes choose alike, and with a `placement` each returns its own rows of the choice.
     Prompts of different batches, perhaps of different lengths, are padded anew as one batch. Their
     image features are left out: they are of different widths, and the update encodes the pictures.
     """
@@ -85,9 +88,11 @@ def gather_update(drawn: Sequence[Rollout], batcher: Batcher) -> dict[str, Any]:
     flat = np.concatenate([rollout.flat for rollout in drawn])
     chosen = choose_prompts(flat, len(drawn[0].examples))
     answers = [rollout.answers() for rollout in drawn]
-    joined = {name: np.concatenate([each[name] for each in answers])[chosen]
+    rows = slice(None) if placement is None else placement.rows(len(chosen))
+    joined = {name: np.concatenate([each[name] for each in answers])[chosen][rows]
               for name in answers[0]}
-    return joined | {"prompts": batcher.prompts([examples[i] for i in chosen]), "features": None}
+    prompts = batcher.prompts([examples[i] for i in chosen], rows)
+    return joined | {"prompts": prompts, "features": None}
 
 
 def round_metrics(drawn: Sequence[Rollout]) -> dict[str, tuple[float, float]]:

@@ -22,6 +22,8 @@ from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
 from guardjax.train.phases import phase
 from guardjax.train.stages.model import StageModel
+from guardjax.train.stages.rewarding import score_rows
+from guardjax.train.stages.rollout import per_answer
 from guardjax.train.stages.trained import TrainedStage
 from guardjax.train.state import Bundle
 
@@ -62,15 +64,15 @@ class ExactStage(TrainedStage):
         texts = [listed_answers(example.facts["rules"]) for example in batch.examples]
         width = max(len(group) for group in texts)  # a power of two, so the shapes are few
         texts = [[*group, *[""] * (width - len(group))] for group in texts]
-        flat = [(example, text) for example, group in zip(batch.examples, texts, strict=True)
-                for text in group]
         with phase("rewards"):
-            scores = self._reward.score([e for e, _ in flat], [t for _, t in flat],
-                                        seconds=self._seconds)
+            scores = score_rows(
+                self._reward, per_answer(batch.examples, width),
+                [text for group in texts for text in group], self._placement,
+                seconds=self._seconds)
         tokens, length = self._model.batcher.answers(texts)
-        arrays = {
-            "prompts": batch.prompts, "tokens": tokens, "length": length,
-            "rewards": scores.value.reshape(-1, width).astype(np.float32)}
+        listed = {"tokens": tokens, "length": length,
+                  "rewards": scores.value.reshape(-1, width).astype(np.float32)}
+        arrays = self._own(listed) | {"prompts": batch.prompts}
         return self._update(bundle, arrays)
 
 

@@ -48,6 +48,7 @@ from guardjax.train.stages.groups import SampledStep
 from guardjax.train.stages.grpo_loss import GroupLoss
 from guardjax.train.stages.logp_gap import LogpGapGuard
 from guardjax.train.stages.model import StageModel
+from guardjax.train.stages.rewarding import score_rows
 from guardjax.train.stages.rollout import Rollout, decode_answers, per_answer
 from guardjax.train.stages.sampler import EngineSampler, LocalSampler, Sampler
 from guardjax.train.stages.trained import Program, TrainedStage
@@ -99,11 +100,11 @@ class GRPOStage(TrainedStage):
             drawn = dynamic.draw_rounds(
                 lambda batch, first: dataclasses.replace(roll(batch, first), features=None),
                 batch, bundle.data_iterator, self._rl.dynamic_rounds)
-            arrays = dynamic.gather_update(drawn, self._model.batcher)
+            arrays = dynamic.gather_update(drawn, self._model.batcher, self._placement)
             logged = dynamic.round_metrics(drawn)
         else:
             drawn = [roll(batch, 0)]
-            arrays = by_trunk(drawn[0].answers(), batch.prompts) | {
+            arrays = self._own(by_trunk(drawn[0].answers(), batch.prompts)) | {
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
         state, metrics = self._update_all(bundle.state, _frozen(bundle), self._spread(arrays))
@@ -172,7 +173,8 @@ class GRPOStage(TrainedStage):
         examples, finite = per_answer(batch.examples, self._rl.group_size), True
         try:
             with phase("rewards"):
-                scores = self._reward.score(examples, texts, seconds=self._rl.reward_seconds)
+                scores = score_rows(self._reward, examples, texts, self._placement,
+                                    seconds=self._rl.reward_seconds)
         except NonFiniteRewardError as error:
             _LOG.warning("step %d is skipped: %s", bundle.clock.step + 1, error)
             scores, finite = self._reward.silent(len(texts)), False

@@ -18,6 +18,7 @@ from guardjax.data.sources import Batch
 from guardjax.rl.engine import Decoding, Engine, answer_seeds
 from guardjax.rl.model_fns import encode_vision
 from guardjax.rl.sampling import SamplingParams, generate
+from guardjax.train import hosts
 from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.features import FeatureCache
@@ -91,7 +92,7 @@ class LocalSampler:
         if self._placement is not None:
             prompts, known = self._placement.put_batch((prompts, known))
         samples, features = self._rollout(*_rollout_args(bundle, prompts, first, known))
-        return jax.device_get(samples), features
+        return hosts.fetch(samples), features   # of all processes: what follows is alike on each
 
     def program(self, bundle: Bundle, batch: Batch) -> Program:
         """See `Sampler`."""

@@ -74,6 +74,10 @@ class TrainedStage:
         state, metrics = self.jits[0](bundle.state, bundle.frozen, self._spread(arrays))
         return bundle.replace(state=state), metrics, None
 
+    def _own(self, arrays: Any) -> Any:
+        """Of host arrays of a whole batch, the rows of this process."""
+        return arrays if self._placement is None else self._placement.own(arrays)
+
     def _spread(self, arrays: Any) -> Any:
         """The arrays of a batch where the mesh wants them; as they are on one device."""
         return arrays if self._placement is None else self._placement.put_batch(arrays)
