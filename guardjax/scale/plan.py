@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 
@@ -14,6 +15,7 @@ from guardjax.scale.roofline import Cost, Roofline, roofline
 from guardjax.scale.slices import Slice
 from guardjax.scale.workload import Workload
 from guardjax.train.stages.trained import Program
+from guardjax.train.state import TrainState
 
 SPARE = 0.05        # of a chip's memory, left for what the compiler does not see
 TOLERANCE = 0.05    # of FLOPs counted in the program against those from the model's sizes
@@ -39,10 +41,22 @@ class ProgramPlan:
 
 
 def argument_bytes(program: Program) -> int:
-    """Bytes on one chip of what a program is given: the least it can take."""
+    """Bytes on one chip of what a program is given."""
+    return _bytes_a_chip(program.args)
+
+
+def least_bytes(program: Program) -> int:
+    """Bytes on one chip below which a program cannot run: what it is given, and of an update the
+    gradients too, since all are there when their norm is known."""
+    state = program.args[0]
+    return argument_bytes(program) + (
+        _bytes_a_chip(state.params) if isinstance(state, TrainState) else 0)
+
+
+def _bytes_a_chip(tree: Any) -> int:
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(program.args) if isinstance(leaf, jax.ShapeDtypeStruct))
+        for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +74,16 @@ class Plan:
 
 
 def make_plan(asked: Slice, workload: Workload) -> Plan:
-    """Compiles the programs of a step; nothing runs, and no array of the model's exists."""
-    chip, mesh = asked.chip, workload.mesh
+    """Compiles the programs of a step; nothing runs, and no array of the model's exists.
+
+    If one of them cannot fit for sure (`least_bytes`), none is compiled.
+    """
+    chip, mesh, programs = asked.chip, workload.mesh, workload.programs()
+    least = [least_bytes(program) for program in programs]
     plans = []
-    for program in workload.programs():
-        floor = program_flops(
-            program.jit.name, workload.stage, workload.cfg, workload.lengths)
-        given = argument_bytes(program)
-        if given > chip.hbm:        # the compiler would need minutes to say so
+    for program, given in zip(programs, least, strict=True):
+        floor = program_flops(program.jit.name, workload.stage, workload.cfg, workload.lengths)
+        if max(least) > chip.hbm:   # the compiler would need minutes to say so
             plans.append(ProgramPlan(
                 program.jit.name, Memory(given, None, given, 0.0), floor, None, None, mesh.size))
             continue

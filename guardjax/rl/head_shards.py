@@ -1,0 +1,52 @@
+"""Where the head lies on a mesh while it is walked in chunks of the vocabulary.
+
+A rule may split the head along the vocabulary. To cut a chunk out of it the partitioner then
+gathers all of it, for every chunk anew. Split along the width instead, every chip holds its share
+of every chunk, and a chunk alone is gathered when its turn comes; `tensor` splits the chunk.
+"""
+
+from __future__ import annotations
+
+import jax
+from jax.sharding import PartitionSpec
+
+from guardjax.types import Array, Head
+
+# Mesh axes; names of `guardjax.train.sharding.AXES`.
+_WIDTH, _VOCABULARY = "fsdp", "tensor"
+
+
+def hold_head(head: Head) -> Head:
+    """The head as chunks are cut out of it: on a mesh split along its width, as it is elsewhere.
+
+    There it is rounded to the type of the product first, so that half the bytes travel.
+    """
+    if not _on_mesh():
+        return head
+    return head.replace(weight=hold_width(head.weight.astype(head.dtype), head.vocab_axis))
+
+
+def hold_width(weight: Array, vocab_axis: int) -> Array:
+    """A weight, or the gradient of one, split along its width and whole along the vocabulary."""
+    return _hold(weight, 1 - vocab_axis, _WIDTH)
+
+
+def hold_chunk(chunk: Array, vocab_axis: int) -> Array:
+    """A chunk as products want it: whole along the width, over `tensor` along the vocabulary."""
+    return _hold(chunk, vocab_axis, _VOCABULARY)
+
+
+def _hold(weight: Array, axis: int, name: str) -> Array:
+    """`weight` split over one mesh axis along `axis`, if that divides it, and whole otherwise."""
+    if not _on_mesh():
+        return weight
+    spec: list[str | None] = [None, None]
+    if weight.shape[axis] % jax.sharding.get_abstract_mesh().shape[name] == 0:
+        spec[axis] = name
+    return jax.lax.with_sharding_constraint(weight, PartitionSpec(*spec))
+
+
+def _on_mesh() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return {_WIDTH, _VOCABULARY} <= set(mesh.axis_names) and (
+        mesh.shape[_WIDTH] * mesh.shape[_VOCABULARY] > 1)
