@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+# Two ways in which the compiler says so: from its first look, and when it places what is there.
+_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm"
+                        r"|required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -72,4 +74,6 @@ def _not_kept() -> Iterator[None]:
 def bytes_asked_for(message: str) -> int | None:
     """The bytes that a program needed, from the error of a compiler that had less; else None."""
     match = _TOO_LARGE.search(message)
-    return None if match is None else int(float(match[1]) * _UNITS[match[2]])
+    if match is None:
+        return None
+    return int(float(match[1] or match[3]) * _UNITS[match[2] or match[4]])

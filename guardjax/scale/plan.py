@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from guardjax.scale.analytic import Floor, program_flops
+from guardjax.scale.chips import Chip
 from guardjax.scale.counts import count
 from guardjax.scale.memory import Memory, compile_memory
 from guardjax.scale.roofline import Cost, Roofline, roofline
@@ -31,6 +32,10 @@ class ProgramPlan:
     cost: Cost | None
     roofline: Roofline | None
     num_chips: int
+
+    def floor_seconds(self, chip: Chip) -> float:
+        """What the FLOPs that the model needs take at peak, spread over all chips."""
+        return self.floor.least / self.num_chips / chip.peak_flops
 
     @property
     def excess(self) -> float | None:
@@ -65,6 +70,7 @@ class Plan:
 
     slice: Slice
     sizes: tuple[int, int, int]     # of the mesh axes data, fsdp, tensor
+    batch: int                      # prompts a step
     programs: tuple[ProgramPlan, ...]
 
     @property
@@ -95,4 +101,4 @@ def make_plan(asked: Slice, workload: Workload) -> Plan:
         plans.append(ProgramPlan(
             program.jit.name, memory, floor, cost,
             None if cost is None else roofline(cost, chip), mesh.size))
-    return Plan(asked, tuple(mesh.shape.values()), tuple(plans))
+    return Plan(asked, tuple(mesh.shape.values()), workload.stage.batch, tuple(plans))

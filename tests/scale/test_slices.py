@@ -44,6 +44,9 @@ def test_a_program_that_does_not_fit_says_by_how_much():
     text = ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. "
             "Exceeded hbm capacity by 4.75G.")
     assert bytes_asked_for(text) == int(20.5 * 2**30)
+    text = ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (63.00G) exceeds available HBM (15.75G).")
+    assert bytes_asked_for(text) == 63 * 2**30
     assert bytes_asked_for("INTERNAL: something else") is None
     assert Memory(None, None, int(20.5 * 2**30), 1.0).spare(CHIPS["v5e"].hbm) < -0.3
 
