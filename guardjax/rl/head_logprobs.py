@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from guardjax.rl.head_shards import hold_chunk, hold_head, hold_width
+from guardjax.rl.head_shards import hold_chunk, hold_gradient, hold_head, hold_width
 from guardjax.rl.transform import NEVER, LogitTransform
 from guardjax.types import Array, Head
 
@@ -122,7 +122,7 @@ def _backward(vocab_chunk: int, kept: Any, cotangents: tuple[Array, Array]) -> t
     chunks = jnp.arange(hidden.shape[0], dtype=jnp.int32)
 
     def of_vocabulary(grads: tuple[Array, Array], index: Array) -> tuple[Any, None]:
-        d_hidden, d_weight = grads
+        d_hidden, d_weight = grads[0], hold_width(grads[1], head.vocab_axis)
         part = _Part(head, transform, index, vocab_chunk)
 
         def of_tokens(grads: tuple[Array, Array], each: Any) -> tuple[Any, None]:
@@ -145,7 +145,7 @@ def _backward(vocab_chunk: int, kept: Any, cotangents: tuple[Array, Array]) -> t
         (d_hidden, d_part), _ = jax.lax.scan(
             of_tokens, (d_hidden, none),
             (chunks, hidden, targets, normaliser, entropy, cotangents))
-        d_part = hold_width(d_part, head.vocab_axis)
+        d_part = hold_gradient(d_part, head.vocab_axis)
         # The last part may overlap the one before; what it shares with it has a gradient of 0.
         before = jax.lax.dynamic_slice_in_dim(
             d_weight, part.start, vocab_chunk, axis=head.vocab_axis)
@@ -156,6 +156,7 @@ def _backward(vocab_chunk: int, kept: Any, cotangents: tuple[Array, Array]) -> t
     start = (jnp.zeros(hidden.shape, jnp.float32),
              hold_width(jnp.zeros_like(given.weight), head.vocab_axis))
     (d_hidden, d_weight), _ = jax.lax.scan(of_vocabulary, start, _indices(head, vocab_chunk))
+    d_weight = hold_width(d_weight, head.vocab_axis)
     return given.replace(weight=d_weight), d_hidden.astype(hidden.dtype), None, None
 
 

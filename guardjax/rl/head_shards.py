@@ -7,6 +7,8 @@ of every chunk, and a chunk alone is gathered when its turn comes; `tensor` spli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 from jax.sharding import PartitionSpec
 
@@ -28,21 +30,40 @@ def hold_head(head: Head) -> Head:
 
 def hold_width(weight: Array, vocab_axis: int) -> Array:
     """A weight, or the gradient of one, split along its width and whole along the vocabulary."""
-    return _hold(weight, 1 - vocab_axis, _WIDTH)
+    return _hold(weight, {1 - vocab_axis: _WIDTH})
 
 
 def hold_chunk(chunk: Array, vocab_axis: int) -> Array:
-    """A chunk as products want it: whole along the width, over `tensor` along the vocabulary."""
-    return _hold(chunk, vocab_axis, _VOCABULARY)
+    """A chunk as products want it: whole along the width, over `tensor` along the vocabulary.
+
+    From a head held by `hold_width`. It is cut first, then split, then gathered: asked for the end
+    alone, the partitioner gathers all of the head for every chunk.
+    """
+    chunk = _hold_both(hold_width(chunk, vocab_axis), vocab_axis)
+    return _hold(chunk, {vocab_axis: _VOCABULARY})
 
 
-def _hold(weight: Array, axis: int, name: str) -> Array:
-    """`weight` split over one mesh axis along `axis`, if that divides it, and whole otherwise."""
+def hold_gradient(chunk: Array, vocab_axis: int) -> Array:
+    """The gradient of a chunk, by the same steps back to where `hold_width` has the weight.
+
+    It is summed over B as a whole: held as its end is, it would be summed at each chunk of tokens.
+    """
+    chunk = _hold_both(_hold(chunk, {vocab_axis: _VOCABULARY}), vocab_axis)
+    return hold_width(chunk, vocab_axis)
+
+
+def _hold_both(chunk: Array, vocab_axis: int) -> Array:
+    return _hold(chunk, {vocab_axis: _VOCABULARY, 1 - vocab_axis: _WIDTH})
+
+
+def _hold(weight: Array, axes: Mapping[int, str]) -> Array:
+    """`weight` split along these axes over these mesh axes, where they divide; whole otherwise."""
     if not _on_mesh():
         return weight
     spec: list[str | None] = [None, None]
-    if weight.shape[axis] % jax.sharding.get_abstract_mesh().shape[name] == 0:
-        spec[axis] = name
+    for axis, name in axes.items():
+        if weight.shape[axis] % jax.sharding.get_abstract_mesh().shape[name] == 0:
+            spec[axis] = name
     return jax.lax.with_sharding_constraint(weight, PartitionSpec(*spec))
 
 

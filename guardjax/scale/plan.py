@@ -91,7 +91,8 @@ def make_plan(asked: Slice, workload: Workload) -> Plan:
         floor = program_flops(program.jit.name, workload.stage, workload.cfg, workload.lengths)
         if max(least) > chip.hbm:   # the compiler would need minutes to say so
             plans.append(ProgramPlan(
-                program.jit.name, Memory(given, None, given, 0.0), floor, None, None, mesh.size))
+                program.jit.name, Memory(argument_bytes(program), None, given, 0.0), floor,
+                None, None, mesh.size))
             continue
         with jax.set_mesh(mesh):
             lowered = program.jit.lower(*program.args)
