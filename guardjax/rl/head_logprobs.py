@@ -14,11 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from guardjax.rl.head_shards import hold_chunk, hold_gradient, hold_head, hold_width
+from guardjax.rl.head_shards import (hold_chunk, hold_gradient, hold_head, hold_width,
+                                     rows_a_chip)
 from guardjax.rl.transform import NEVER, LogitTransform
 from guardjax.types import Array, Head
 
-# A block of logits has about so many tokens and tokens of the vocabulary: 33 MB in float32.
+# A block of logits has on a chip about so many tokens and tokens of the vocabulary: 33 MB in
+# float32.
 ROWS = 1024
 VOCAB_CHUNK = 8192
 
@@ -42,7 +44,8 @@ def head_logprobs(
       hidden: [B, n, D].
       targets: [B, n] int32.
       transform: from logits to the distribution, token by token.
-      token_chunk: of the n tokens of each row, how many have logits at once; about 1,024 / B.
+      token_chunk: of the n tokens of each row, how many have logits at once; about 1,024 over
+        the rows that a chip has.
       vocab_chunk: of the V tokens, how many have logits at once; about 8,192.
 
     Returns:
@@ -56,7 +59,8 @@ def head_logprobs(
     if transform.allowed is not None and transform.allowed.shape != (vocab,):
         raise ValueError(f"allowed has shape {transform.allowed.shape}, but the head has a "
                          f"vocabulary of {vocab}")
-    token_chunk = max(1, ROWS // batch) if token_chunk is None else token_chunk
+    if token_chunk is None:
+        token_chunk = max(1, ROWS // rows_a_chip(batch))
     vocab_chunk = _even(vocab, VOCAB_CHUNK) if vocab_chunk is None else vocab_chunk
     if token_chunk < 1 or vocab_chunk < 1:
         raise ValueError(f"chunks must be at least 1, not {token_chunk} and {vocab_chunk}")

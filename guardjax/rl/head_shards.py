@@ -14,8 +14,16 @@ from jax.sharding import PartitionSpec
 
 from guardjax.types import Array, Head
 
-# Mesh axes; names of `guardjax.train.sharding.AXES`.
-_WIDTH, _VOCABULARY = "fsdp", "tensor"
+# Mesh axes; names of `guardjax.train.sharding.AXES`. The first two split B.
+_DATA, _WIDTH, _VOCABULARY = "data", "fsdp", "tensor"
+
+
+def rows_a_chip(batch: int) -> int:
+    """Rows of a batch that lie on one chip of the mesh, if there is one."""
+    if not _on_mesh():
+        return batch
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return -(-batch // (sizes[_DATA] * sizes[_WIDTH]))
 
 
 def hold_head(head: Head) -> Head:
@@ -69,5 +77,4 @@ def _hold(weight: Array, axes: Mapping[int, str]) -> Array:
 
 def _on_mesh() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return {_WIDTH, _VOCABULARY} <= set(mesh.axis_names) and (
-        mesh.shape[_WIDTH] * mesh.shape[_VOCABULARY] > 1)
+    return {_DATA, _WIDTH, _VOCABULARY} <= set(mesh.axis_names) and mesh.size > 1

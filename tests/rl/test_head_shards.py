@@ -13,6 +13,7 @@ CODE = textwrap.dedent("""
     import jax, jax.numpy as jnp, numpy as np
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     from guardjax.rl.head_logprobs import head_logprobs
+    from guardjax.rl.head_shards import rows_a_chip
     from guardjax.rl.transform import make_transform
     from guardjax.scale.counts import count
     from guardjax.types import Head
@@ -38,6 +39,7 @@ CODE = textwrap.dedent("""
     along = ["fsdp", None] if vocab_axis == 0 else [None, "fsdp"]
     places = NamedSharding(mesh, P(*along)), NamedSharding(mesh, P(("data", "fsdp")))
     with jax.set_mesh(mesh):
+        assert rows_a_chip(batch) == batch // fsdp
         args = jax.device_put(weight, places[0]), jax.device_put(hidden, places[1])
         program = jax.jit(graded, out_shardings=(None, places)).lower(*args).compile()
         found, founds = program(*args)
