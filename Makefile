@@ -12,11 +12,12 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow bench clean
+.PHONY: help demo test test-aot test-slow bench clean
 
 help:
 	@echo "make demo       install, train short versions of the main rows, print the table, write the report"
 	@echo "make test       install, run the tests"
+	@echo "make test-aot   programs compiled for a TPU that is not there (downloads libtpu)"
 	@echo "make test-slow  the slow suite too"
 	@echo "make bench      install, measure speed and memory: name, value, unit, bar, ok"
 
@@ -31,6 +32,16 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(WORKERS) -m 'not slow' tests
+
+# Beside the environment, not in it: with libtpu there, JAX would look for a TPU at every start.
+LIBTPU := .cache/libtpu
+$(LIBTPU)/.installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(LIBTPU) \
+	    "$$($(BIN)/python -c 'from importlib.metadata import requires; print(next(r.split(";")[0] for r in requires("jax") if r.startswith("libtpu")))')"
+	@touch $@
+
+test-aot: $(LIBTPU)/.installed
+	PYTHONPATH=$(LIBTPU) $(BIN)/python -m pytest -q -rs -m 'not slow' tests/scale
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks]'

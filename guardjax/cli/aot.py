@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from typing import Any
 
 from guardjax.cli.usage import fail, positive
@@ -20,7 +21,10 @@ Qwen/Qwen2.5-VL-7B-Instruct, need not be downloaded. Bytes, FLOPs and messages a
 programs that a run on that slice would compile; times are bounds from published figures, not
 predictions.
 
-exit status: 0 every program fits with 5 % of the memory to spare, 1 one does not, 2 bad input.
+Compiling a program of seven billion parameters takes minutes and 3 GB of memory.
+
+exit status: 0 every program fits with 5 % of the memory to spare (of a search: of some slice of
+every generation), 1 one does not, 2 bad input.
 """
 
 
@@ -47,6 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
                         help="image tokens of these; 0 for words only (default: 1024)")
     parser.add_argument("--answer", type=positive, default=512, metavar="T",
                         help="padded tokens of a supervised answer (default: 512)")
+    parser.add_argument("--json", action="store_true",
+                        help="print records, in bytes, FLOPs and seconds, in place of tables")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what to change")
     parser.set_defaults(run=main)
     return parser
@@ -57,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guardjax.cli import compose, rows
-    from guardjax.scale import slices, tables
+    from guardjax.scale import records, slices, tables
     from guardjax.scale.chips import CHIPS
     from guardjax.scale.workload import Lengths
 
@@ -77,10 +83,15 @@ def main(args: argparse.Namespace) -> int:
         if not stages:
             raise ValueError(f"--stage {args.stage} is none of "
                              f"{', '.join(stage.name for stage in run.stages)}")
-        plans = [plan for stage in stages for ladder in ladders
-                 for plan in _climb(ladder, run, stage, cfg, lengths, args.prompts_a_way)]
+        climbs = [_climb(ladder, run, stage, cfg, lengths, args.prompts_a_way)
+                  for stage in stages for ladder in ladders]
     except ValueError as error:
         return fail("aot", error)
+    plans = [plan for climb in climbs for plan in climb]
+    status = 0 if all(climb[-1].fits for climb in climbs) else 1
+    if args.json:
+        print(json.dumps([records.plan_record(plan) for plan in plans], indent=1))
+        return status
     console = Console(width=None if Console().is_terminal else 160)
     console.print(tables.memory_table(plans))
     if any(each.cost for plan in plans for each in plan.programs):
@@ -91,8 +102,7 @@ def main(args: argparse.Namespace) -> int:
         f"{name}: {source}" for name, source in sources.items()), highlight=False)
     for line in _doubts(plans):
         console.print(line, highlight=False)
-    return 0 if plans and all(plan.fits for plan in plans) or args.search and any(
-        plan.fits for plan in plans) else 1
+    return status
 
 
 def _generations(text: str) -> list[str]:

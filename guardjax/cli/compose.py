@@ -47,6 +47,7 @@ from guardjax.policies import PolicySplits, make_splits
 from guardjax.rl.model_fns import bind
 from guardjax.train import hosts
 from guardjax.train.agreement import check_agreement, check_shared
+from guardjax.train.batch_fit import check_stage_batch
 from guardjax.train.checkpoint import Checkpointer, holds_state
 from guardjax.train.compilation import compilation_line, enable_compile_cache
 from guardjax.train.config import (
@@ -67,13 +68,7 @@ from guardjax.train.metrics import MetricWriter
 from guardjax.train.monitor import make_monitor
 from guardjax.train.phases import TimeLedger
 from guardjax.train.recipe import four_bit_modules
-from guardjax.train.sharding import (
-    Placement,
-    check_batch,
-    check_heads,
-    check_pairs,
-    make_mesh,
-)
+from guardjax.train.sharding import Placement, check_heads, check_pairs, make_mesh
 from guardjax.train.stages.exact import ExactStage
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
@@ -378,7 +373,7 @@ def _check_mesh(run: RunConfig, cfg: ModelConfig, mesh: Mesh) -> None:
         check_heads(cfg.text.num_key_value_heads, mesh)
     for index, stage in enumerate(run.stages):
         with _key_named(f"stages.{index}.batch"):
-            check_batch(stage.batch // (stage.rl.minibatches * stage.rl.micro_batches), mesh)
+            check_stage_batch(stage, cfg.text.num_key_value_heads, mesh)
             if stage.kind in ("grpo", "exact"):
                 check_pairs(stage.batch, mesh)
 

@@ -75,10 +75,7 @@ class Batcher:
         length = layout.bucket(max(len(prompt.ids) for prompt in encoded), self.prompt_buckets)
         vision = self.pack(encoded, rows)
         next_pos = np.array([prompt.next_pos for prompt in encoded[rows]], np.int32)
-        prompt = self.pad(encoded[rows], length)
-        if vision is None:
-            prompt = dataclasses.replace(prompt, feature_index=None)
-        return PromptBatch(prompt, next_pos, vision)
+        return PromptBatch(self.pad(encoded[rows], length, vision is not None), next_pos, vision)
 
     def encode(self, examples: Sequence[PolicyExample], begun: Sequence[int] = (),
                rows: slice = slice(None)) -> list[EncodedPrompt]:
@@ -91,8 +88,12 @@ class Batcher:
         return [self._encode(example, cut if i in here else None, begun)
                 for i, example in enumerate(examples)]
 
-    def pad(self, parts: Sequence[EncodedPrompt], length: int) -> Segment:
-        """Prompts, or parts of them, as a segment [len(parts), length]."""
+    def pad(self, parts: Sequence[EncodedPrompt], length: int,
+            pictured: bool | None = None) -> Segment:
+        """Prompts, or parts of them, as a segment [len(parts), length].
+
+        `pictured` says whether it has an index of features; by default where one is shown.
+        """
         shape = (len(parts), length)
         tokens = np.full(shape, self.tokenizer.pad_id, np.int32)
         positions, mask = np.zeros((*shape, 3), np.int32), np.zeros(shape, bool)
@@ -101,7 +102,8 @@ class Batcher:
             num = len(part.ids)
             tokens[row, :num], mask[row, :num] = part.ids, True
             positions[row, :num], features[row, :num] = part.positions, part.features
-        return Segment(tokens, positions, mask, features if (features >= 0).any() else None)
+        pictured = bool((features >= 0).any()) if pictured is None else pictured
+        return Segment(tokens, positions, mask, features if pictured else None)
 
     def pack(self, encoded: Sequence[EncodedPrompt], rows: slice = slice(None)
              ) -> VisionInputs | None:

@@ -2,7 +2,8 @@
 
 Tokens and vocabulary are walked in chunks. Forward keeps a running maximum and two sums for each
 token (the online softmax of Milakov and Gimelshein, arXiv 1805.02867, with a second sum for the
-entropy, which is ours); backward makes each block of logits again from hidden states and head.
+entropy, which is ours); backward makes each block of logits again from hidden states and head. The
+vocabulary is the outer walk in both, so that each part of the head is fetched once.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from guardjax.rl.head_shards import (hold_chunk, hold_gradient, hold_head, hold_width,
+                                     rows_a_chip)
 from guardjax.rl.transform import NEVER, LogitTransform
 from guardjax.types import Array, Head
 
-# A block of logits has about so many tokens and tokens of the vocabulary: 33 MB in float32.
+# A block of logits has on a chip about so many tokens and tokens of the vocabulary: 33 MB in
+# float32.
 ROWS = 1024
 VOCAB_CHUNK = 8192
 
@@ -40,7 +44,8 @@ def head_logprobs(
       hidden: [B, n, D].
       targets: [B, n] int32.
       transform: from logits to the distribution, token by token.
-      token_chunk: of the n tokens of each row, how many have logits at once; about 1,024 / B.
+      token_chunk: of the n tokens of each row, how many have logits at once; about 1,024 over
+        the rows that a chip has.
       vocab_chunk: of the V tokens, how many have logits at once; about 8,192.
 
     Returns:
@@ -54,7 +59,8 @@ def head_logprobs(
     if transform.allowed is not None and transform.allowed.shape != (vocab,):
         raise ValueError(f"allowed has shape {transform.allowed.shape}, but the head has a "
                          f"vocabulary of {vocab}")
-    token_chunk = max(1, ROWS // batch) if token_chunk is None else token_chunk
+    if token_chunk is None:
+        token_chunk = max(1, ROWS // rows_a_chip(batch))
     vocab_chunk = _even(vocab, VOCAB_CHUNK) if vocab_chunk is None else vocab_chunk
     if token_chunk < 1 or vocab_chunk < 1:
         raise ValueError(f"chunks must be at least 1, not {token_chunk} and {vocab_chunk}")
@@ -82,12 +88,13 @@ def _logprobs(vocab_chunk: int, head: Head, hidden: Array, targets: Array,
 
 def _forward(vocab_chunk: int, head: Head, hidden: Array, targets: Array,
              transform: LogitTransform) -> tuple[tuple[Array, Array], Any]:
-    def of_tokens(chunk: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        rows, wanted = chunk
+    kept, head = head, hold_head(head)
 
-        def add(sums: tuple[Array, ...], index: Array) -> tuple[tuple[Array, ...], None]:
-            highest, total, weighed, chosen = sums
-            part = _Part(head, transform, index, vocab_chunk)
+    def add(sums: tuple[Array, ...], index: Array) -> tuple[tuple[Array, ...], None]:
+        part = _Part(head, transform, index, vocab_chunk)
+
+        def of_tokens(chunk: tuple[Array, ...]) -> tuple[Array, ...]:
+            rows, wanted, highest, total, weighed, chosen = chunk
             logits = part.logits(rows)
             higher = jnp.maximum(highest, jnp.max(logits, axis=-1))
             shifted = logits - higher[..., None]
@@ -100,26 +107,26 @@ def _forward(vocab_chunk: int, head: Head, hidden: Array, targets: Array,
             place = jnp.clip(wanted - part.start, 0, vocab_chunk - 1)
             here = jnp.take_along_axis(logits, place[..., None], axis=-1)[..., 0]
             chosen = jnp.where(part.holds(wanted), here, chosen)
-            return (higher, total, weighed, chosen), None
+            return higher, total, weighed, chosen
 
-        zeros = jnp.zeros(wanted.shape, jnp.float32)
-        # Finite, as `NEVER` is: a difference of two infinities would be NaN.
-        start = (jnp.full(wanted.shape, NEVER, jnp.float32), zeros, zeros, zeros)
-        (highest, total, weighed, chosen), _ = jax.lax.scan(
-            add, start, _indices(head, vocab_chunk))
-        normaliser = highest + jnp.log(total)
-        return chosen - normaliser, jnp.log(total) - weighed / total, normaliser
+        return jax.lax.map(of_tokens, (hidden, targets, *sums)), None
 
-    logp, entropy, normaliser = jax.lax.map(of_tokens, (hidden, targets))
-    return (logp, entropy), (head, hidden, targets, transform, normaliser, entropy)
+    zeros = jnp.zeros(targets.shape, jnp.float32)
+    # Finite, as `NEVER` is: a difference of two infinities would be NaN.
+    start = (jnp.full(targets.shape, NEVER, jnp.float32), zeros, zeros, zeros)
+    (highest, total, weighed, chosen), _ = jax.lax.scan(add, start, _indices(head, vocab_chunk))
+    normaliser = highest + jnp.log(total)
+    logp, entropy = chosen - normaliser, jnp.log(total) - weighed / total
+    return (logp, entropy), (kept, hidden, targets, transform, normaliser, entropy)
 
 
 def _backward(vocab_chunk: int, kept: Any, cotangents: tuple[Array, Array]) -> tuple[Any, ...]:
-    head, hidden, targets, transform, normaliser, entropy = kept
+    given, hidden, targets, transform, normaliser, entropy = kept
+    head = hold_head(given)
     chunks = jnp.arange(hidden.shape[0], dtype=jnp.int32)
 
     def of_vocabulary(grads: tuple[Array, Array], index: Array) -> tuple[Any, None]:
-        d_hidden, d_weight = grads
+        d_hidden, d_weight = grads[0], hold_width(grads[1], head.vocab_axis)
         part = _Part(head, transform, index, vocab_chunk)
 
         def of_tokens(grads: tuple[Array, Array], each: Any) -> tuple[Any, None]:
@@ -142,16 +149,19 @@ def _backward(vocab_chunk: int, kept: Any, cotangents: tuple[Array, Array]) -> t
         (d_hidden, d_part), _ = jax.lax.scan(
             of_tokens, (d_hidden, none),
             (chunks, hidden, targets, normaliser, entropy, cotangents))
+        d_part = hold_gradient(d_part, head.vocab_axis)
         # The last part may overlap the one before; what it shares with it has a gradient of 0.
         before = jax.lax.dynamic_slice_in_dim(
             d_weight, part.start, vocab_chunk, axis=head.vocab_axis)
         d_weight = jax.lax.dynamic_update_slice_in_dim(
             d_weight, before + d_part.astype(d_weight.dtype), part.start, axis=head.vocab_axis)
-        return (d_hidden, d_weight), None
+        return (d_hidden, hold_width(d_weight, head.vocab_axis)), None
 
-    start = (jnp.zeros(hidden.shape, jnp.float32), jnp.zeros_like(head.weight))
+    start = (jnp.zeros(hidden.shape, jnp.float32),
+             hold_width(jnp.zeros_like(given.weight), head.vocab_axis))
     (d_hidden, d_weight), _ = jax.lax.scan(of_vocabulary, start, _indices(head, vocab_chunk))
-    return head.replace(weight=d_weight), d_hidden.astype(hidden.dtype), None, None
+    d_weight = hold_width(d_weight, head.vocab_axis)
+    return given.replace(weight=d_weight), d_hidden.astype(hidden.dtype), None, None
 
 
 _logprobs.defvjp(_forward, _backward)
@@ -169,8 +179,8 @@ class _Part:
         self._head, self._first = head, index * size
         self.start = jnp.minimum(self._first, vocab - size)
         self.ids = self.start + jnp.arange(size, dtype=jnp.int32)
-        self.weight = jax.lax.dynamic_slice_in_dim(
-            head.weight, self.start, size, axis=head.vocab_axis)
+        self.weight = hold_chunk(jax.lax.dynamic_slice_in_dim(
+            head.weight, self.start, size, axis=head.vocab_axis), head.vocab_axis)
         self._transform = transform.part(self.start, size)
         self._overlaps = vocab % size != 0
 

@@ -19,19 +19,19 @@ class Chip:
     peak_flops: float
     hbm: int
     hbm_bandwidth: float
-    interconnect: float     # one way, all links of a chip together
+    interconnect: float     # one way, all links of a chip together: half of the two-way figure
     slices: tuple[str, ...]  # topologies that can be asked for, smallest first
     source: str
 
 
-_DOCS = "Google Cloud, Cloud TPU documentation, page"
+_DOCS = "Cloud TPU documentation, docs.cloud.google.com/tpu/docs"
 
 CHIPS = {chip.name: chip for chip in (
     Chip("v5e", 197e12, int(15.75 * GIB), 819e9, 400e9 / 2,
-         ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"), f"{_DOCS} TPU v5e"),
+         ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"), f"{_DOCS}/v5e"),
     Chip("v5p", 459e12, int(95.74 * GIB), 2765e9, 1200e9 / 2,
          ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8"),
-         f"{_DOCS} TPU v5p"),
-    Chip("v6e", 918e12, int(31.25 * GIB), 1600e9, 3200e9 / 8,
-         ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"), f"{_DOCS} TPU v6e"),
+         f"{_DOCS}/v5p"),
+    Chip("v6e", 918e12, int(31.25 * GIB), 1600e9, 800e9 / 2,
+         ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"), f"{_DOCS}/v6e"),
 )}

@@ -21,7 +21,7 @@ _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "whil
          "async-update", "async-done", "opt-barrier", "add-dependency", "custom-call"}
 _LIST = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _GRID = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
 _AXIS = re.compile(r"'([^']+)'=(\d+)")
 
 

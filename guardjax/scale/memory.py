@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import time
+from collections.abc import Iterator
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
-_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+# Two ways in which the compiler says so: from its first look, and when it places what is there.
+_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm"
+                        r"|required for HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -37,7 +42,8 @@ def compile_memory(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | N
     """
     start = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        with _not_kept():
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         used = bytes_asked_for(str(error))
         if used is None:
@@ -51,7 +57,23 @@ def compile_memory(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | N
     return compiled, Memory(stats.argument_size_in_bytes, stats.temp_size_in_bytes, peak, seconds)
 
 
+@contextlib.contextmanager
+def _not_kept() -> Iterator[None]:
+    """Compiling past the cache on disk: what is for chips that are not there cannot be read back.
+    """
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()     # whether there is a cache is asked once, and remembered
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
 def bytes_asked_for(message: str) -> int | None:
     """The bytes that a program needed, from the error of a compiler that had less; else None."""
     match = _TOO_LARGE.search(message)
-    return None if match is None else int(float(match[1]) * _UNITS[match[2]])
+    if match is None:
+        return None
+    return int(float(match[1] or match[3]) * _UNITS[match[2] or match[4]])

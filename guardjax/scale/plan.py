@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 
 from guardjax.scale.analytic import Floor, program_flops
+from guardjax.scale.chips import Chip
 from guardjax.scale.counts import count
 from guardjax.scale.memory import Memory, compile_memory
 from guardjax.scale.roofline import Cost, Roofline, roofline
 from guardjax.scale.slices import Slice
 from guardjax.scale.workload import Workload
 from guardjax.train.stages.trained import Program
+from guardjax.train.state import TrainState
 
 SPARE = 0.05        # of a chip's memory, left for what the compiler does not see
 TOLERANCE = 0.05    # of FLOPs counted in the program against those from the model's sizes
@@ -30,6 +33,10 @@ class ProgramPlan:
     roofline: Roofline | None
     num_chips: int
 
+    def floor_seconds(self, chip: Chip) -> float:
+        """What the FLOPs that the model needs take at peak, spread over all chips."""
+        return self.floor.least / self.num_chips / chip.peak_flops
+
     @property
     def excess(self) -> float | None:
         """FLOPs in the program over those it needs, less 1: what chips repeat of each other."""
@@ -39,10 +46,22 @@ class ProgramPlan:
 
 
 def argument_bytes(program: Program) -> int:
-    """Bytes on one chip of what a program is given: the least it can take."""
+    """Bytes on one chip of what a program is given."""
+    return _bytes_a_chip(program.args)
+
+
+def least_bytes(program: Program) -> int:
+    """Bytes on one chip below which a program cannot run: what it is given, and of an update the
+    gradients too, since all are there when their norm is known."""
+    state = program.args[0]
+    return argument_bytes(program) + (
+        _bytes_a_chip(state.params) if isinstance(state, TrainState) else 0)
+
+
+def _bytes_a_chip(tree: Any) -> int:
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(program.args) if isinstance(leaf, jax.ShapeDtypeStruct))
+        for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +70,7 @@ class Plan:
 
     slice: Slice
     sizes: tuple[int, int, int]     # of the mesh axes data, fsdp, tensor
+    batch: int                      # prompts a step
     programs: tuple[ProgramPlan, ...]
 
     @property
@@ -60,16 +80,19 @@ class Plan:
 
 
 def make_plan(asked: Slice, workload: Workload) -> Plan:
-    """Compiles the programs of a step; nothing runs, and no array of the model's exists."""
-    chip, mesh = asked.chip, workload.mesh
+    """Compiles the programs of a step; nothing runs, and no array of the model's exists.
+
+    If one of them cannot fit for sure (`least_bytes`), none is compiled.
+    """
+    chip, mesh, programs = asked.chip, workload.mesh, workload.programs()
+    least = [least_bytes(program) for program in programs]
     plans = []
-    for program in workload.programs():
-        floor = program_flops(
-            program.jit.name, workload.stage, workload.cfg, workload.lengths)
-        given = argument_bytes(program)
-        if given > chip.hbm:        # the compiler would need minutes to say so
+    for program, given in zip(programs, least, strict=True):
+        floor = program_flops(program.jit.name, workload.stage, workload.cfg, workload.lengths)
+        if max(least) > chip.hbm:   # the compiler would need minutes to say so
             plans.append(ProgramPlan(
-                program.jit.name, Memory(given, None, given, 0.0), floor, None, None, mesh.size))
+                program.jit.name, Memory(argument_bytes(program), None, given, 0.0), floor,
+                None, None, mesh.size))
             continue
         with jax.set_mesh(mesh):
             lowered = program.jit.lower(*program.args)
@@ -79,4 +102,4 @@ def make_plan(asked: Slice, workload: Workload) -> Plan:
         plans.append(ProgramPlan(
             program.jit.name, memory, floor, cost,
             None if cost is None else roofline(cost, chip), mesh.size))
-    return Plan(asked, tuple(mesh.shape.values()), tuple(plans))
+    return Plan(asked, tuple(mesh.shape.values()), workload.stage.batch, tuple(plans))

@@ -9,36 +9,47 @@ from rich.table import Table
 from guardjax.scale.plan import SPARE, Plan, ProgramPlan
 from guardjax.train.sharding import AXES
 
-
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def memory_table(plans: Sequence[Plan]) -> Table:
     """A line for each program on each slice: bytes a chip, and whether they fit."""
-    table = Table(title=f"Memory of one chip (fits: {SPARE:.0%} to spare)")
-    for head in ("Slice", "Mesh", "Program", "Arguments", "Temporary", "Peak", "HBM", "Spare",
-                 "Fits", "Compiled in"):
+    table = Table(title="Memory of one chip", caption_justify="left", caption=(
+        "Arguments: parameters, optimiser and batch. Temporary: what the program needs beside "
+        "them, gradients and gathered weights among it. Peak: both, and results and code. HBM: "
+        f"what a program may use. Fits: at least {SPARE:.0%} of it is left. Not asked: what it is "
+        "given (of an update also its gradients), or a sister program, does not fit for sure."))
+    for head in ("Slice", "Mesh", "Prompts", "Program", "Arguments", "Temporary", "Peak", "HBM",
+                 "Spare", "Fits", "Compiled in"):
         table.add_column(head, justify="left" if head in ("Slice", "Mesh", "Program") else "right")
     for plan in plans:
+        table.add_section()
         for each in plan.programs:
             spare = each.memory.spare(plan.slice.chip.hbm)
-            peak = _bytes(each.memory.peak)
-            if each.memory.temporaries is None and each.memory.arguments is not None:
-                peak = f"> {peak}"      # never compiled: what it is given does not fit
+            peak, asked = _bytes(each.memory.peak), bool(each.memory.seconds)
+            if not asked:       # a bound from below: it tells what does not fit, never what does
+                peak = f"> {peak}"
             table.add_row(
-                plan.slice.name, mesh_words(plan), each.name, _bytes(each.memory.arguments),
+                plan.slice.name, mesh_words(plan), str(plan.batch), each.name,
+                _bytes(each.memory.arguments),
                 _bytes(each.memory.temporaries),
-                peak, _bytes(plan.slice.chip.hbm), f"{spare:.0%}",
-                "yes" if spare >= SPARE else "no",
-                f"{each.memory.seconds:.0f} s" if each.memory.seconds else "not asked")
+                peak, _bytes(plan.slice.chip.hbm), f"{spare:.0%}" if asked else "–",
+                "no" if spare < SPARE else "yes" if asked else "–",
+                f"{each.memory.seconds:.0f} s" if asked else "not asked")
     return table
 
 
 def work_table(plans: Sequence[Plan]) -> Table:
     """A line for each program that compiled: the work of a chip, and the least time it takes."""
-    table = Table(title="Work of one chip, and the least time it takes")
-    for head in ("Slice", "Program", "TFLOP", "against sizes", "HBM", "Sent", "Compute",
-                 "Memory", "Links", "Least time", "bound by", "FLOP floor"):
+    table = Table(title="Work of one chip, and the least time it takes", caption_justify="left",
+                  caption=(
+        "Against sizes: FLOPs beyond those that the model's sizes ask for. Moved: bytes to and "
+        "from HBM. Sent: bytes to other chips. Compute, memory, links: what each of the three "
+        "takes at its published peak; the slowest is the least time, a bound and no prediction. "
+        "FLOP floor: the share of it that FLOPs without recomputation would take. A sampled "
+        "answer is as long as it may be."))
+    for head in ("Slice", "Program", "TFLOP", "Against sizes", "Moved", "Sent", "Compute",
+                 "Memory", "Links", "Least time", "Bound by", "FLOP floor"):
         table.add_column(head, justify="left" if head in ("Slice", "Program") else "right")
     for plan in plans:
         for each in plan.programs:
@@ -49,7 +60,7 @@ def work_table(plans: Sequence[Plan]) -> Table:
 
 def _work(plan: Plan, each: ProgramPlan) -> tuple[str, ...]:
     cost, bound = each.cost, each.roofline
-    floor = each.floor.least / each.num_chips / plan.slice.chip.peak_flops
+    floor = each.floor_seconds(plan.slice.chip)
     return (f"{cost.flops / 1e12:,.4g}", f"{each.excess:+.1%}", _bytes(cost.bytes),
             _bytes(cost.sent), _seconds(bound.compute), _seconds(bound.memory),
             _seconds(bound.interconnect), _seconds(bound.seconds), bound.bound_by,

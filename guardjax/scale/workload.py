@@ -14,8 +14,9 @@ from guardjax.data.sources import Batch
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import param_shapes
 from guardjax.rl.model_fns import bind
+from guardjax.train.batch_fit import check_stage_batch
 from guardjax.train.config import RunConfig, StageConfig
-from guardjax.train.sharding import Placement, check_batch, check_heads
+from guardjax.train.sharding import Placement, check_heads
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.sft import SFTStage
@@ -88,9 +89,8 @@ class Workload:
         if self.stage.kind not in STAGES:
             raise ValueError(f"stage {self.stage.name!r} is of kind {self.stage.kind!r}; programs "
                              f"of {', '.join(STAGES)} can be compiled ahead of time")
-        parts = self.stage.rl.minibatches * self.stage.rl.micro_batches
-        check_batch(self.stage.batch // parts, self.mesh)
         check_heads(self.cfg.text.num_key_value_heads, self.mesh)
+        check_stage_batch(self.stage, self.cfg.text.num_key_value_heads, self.mesh)
 
     def programs(self) -> tuple[Program, ...]:
         """The programs of a step with the shapes and shardings of their arguments."""

@@ -1,24 +1,33 @@
 """Programs of real stages, compiled for TPUs where libtpu is there, and the verb."""
 
 import dataclasses
+import importlib.util
 import io
+import json
 import re
 
 import jax
 import pytest
 import rich.console
+from jax.sharding import NamedSharding, PartitionSpec
 
 from guardjax.cli.main import main
 from guardjax.models.tiny import tiny_config
-from guardjax.scale import tables
+from guardjax.scale import slices, tables
+from guardjax.scale.analytic import tower_flops
+from guardjax.scale.chips import CHIPS, GIB
+from guardjax.scale.memory import compile_memory
 from guardjax.scale.plan import Plan, argument_bytes, make_plan
-from guardjax.scale.slices import has_libtpu, parse_slice, slice_mesh
+from guardjax.scale.records import plan_record
+from guardjax.scale.slices import parse_slice, slice_mesh
 from guardjax.scale.workload import Lengths, Workload
 from guardjax.train.config import LoraConfig, MeshConfig, RLConfig, RunConfig, StageConfig
 from guardjax.train.sharding import make_mesh
 
+# The extra "test" installs it where there is one; there, its absence is a failure.
 needs_libtpu = pytest.mark.skipif(
-    not has_libtpu(), reason="libtpu is not installed: no program is compiled for a TPU here")
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed: `make test-aot` puts it beside and runs these")
 LENGTHS = Lengths(prompt=64, image=16, answer=8)
 
 
@@ -68,11 +77,17 @@ def test_a_stage_that_cannot_be_described_is_refused():
 ])
 def test_flops_in_a_tpus_program_are_those_the_sizes_say(kind, rules, changes):
     asked = parse_slice("v5e:2x2")
-    plan = make_plan(asked, workload(kind, slice_mesh(asked, rules), rules, **changes))
+    work = workload(kind, slice_mesh(asked, rules), rules, **changes)
+    plan = make_plan(asked, work)
     assert plan.fits
     for each in plan.programs:
-        assert abs(each.excess) < 0.05, each
-        assert each.cost.sent > 0 and each.cost.bytes > each.memory.arguments
+        # The tower's rules know no `tensor`: chips along it do the same, as far as the partitioner
+        # does not see to it.
+        again = 0.0 if each.name == "grpo/update" else (
+            (work.mesh.shape["tensor"] - 1) * tower_flops(work.cfg, 4, LENGTHS.image))
+        assert -0.05 < each.excess < again / each.floor.flops + 0.05, each
+        # Of a table of embeddings only rows are read.
+        assert each.cost.sent > 0 and each.cost.bytes > each.memory.arguments / 2
 
 
 @needs_libtpu
@@ -82,8 +97,13 @@ def test_the_verb_prints_what_fits(capsys):
     plan = make_plan(asked, workload("sft", slice_mesh(asked, rules), rules))
     assert abs(plan.programs[0].excess) < 0.05 and plan.programs[0].cost.sent == 0
     text = shown(plan)
-    for words in ("v5e:1x1", "one chip", "sft", "15.75 GiB", "yes"):
+    for words in ("v5e:1x1", "one chip", "sft", "15.75 GiB", "yes", "Least time"):
         assert words in text
+    (record,) = json.loads(json.dumps([plan_record(plan)]))
+    (program,) = record["programs"]
+    assert record["fits"] and record["slice"] == "v5e:1x1" and program["compiled"]
+    assert program["flops"] == pytest.approx(program["flops_of_sizes"], rel=0.05)
+    assert 0 < program["seconds"]["floor"] <= program["seconds"]["least"]
 
 
 def shown(plan: Plan) -> str:
@@ -103,7 +123,9 @@ def test_what_is_given_and_does_not_fit_is_not_compiled(capsys):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--topology", "v5e:9x9"], "v5e comes in"),
+    (["--topology", "v5e:9x9"], "v5e comes in 1x1, 2x2, 2x4"),
+    (["--topology", "v9z:1x1"], "is not a TPU slice such as v5e:4x4; known are v5e: 1x1, 2x2, "),
+    (["--topology", "v5e:2x2", "--mesh", "fsdp=3"], "fsdp=3 * tensor=1 does not fit 4 device"),
     (["--topology", "v5e:2x2", "--mesh", "rows=2"], "give sizes of data, fsdp, tensor"),
     (["--search", "v9"], "generations are v5e, v5p, v6e"),
     (["--topology", "v5e:2x2", "--stage", "sft"], "--stage sft is none of grpo"),
@@ -116,16 +138,41 @@ def test_bad_input_is_told_before_anything_is_compiled(words, message, capsys):
 
 
 @needs_libtpu
-@pytest.mark.parametrize("words, message", [
-    (["--mesh", "fsdp=3"], "fsdp=3 .* does not fit 4 device"),
-    (["stages.0.batch=6"], "a batch of 6 does not split"),
-])
-def test_a_mesh_that_does_not_fit_is_told(words, message, capsys):
-    assert main(["aot", "--config", "grpo_varied", "--topology", "v5e:2x2", *words]) == 2
-    assert re.search(message, capsys.readouterr().err)
+def test_a_batch_that_the_mesh_does_not_divide_is_told(capsys):
+    assert main(["aot", "--config", "grpo_7b", "--topology", "v5e:4x4"]) == 2
+    assert re.search("a batch of 2 does not split over data=1 .* fsdp=16 .*no more than 8 devices "
+                     "busy, as mesh.fsdp=2 mesh.tensor=4", capsys.readouterr().err)
 
 
-@pytest.mark.skipif(has_libtpu(), reason="libtpu is installed: its absence cannot be shown")
-def test_without_libtpu_the_way_to_get_it_is_told(capsys):
+def test_without_libtpu_the_way_to_get_it_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(slices, "has_libtpu", lambda: False)
     assert main(["aot", "--config", "grpo_varied", "--topology", "v5e:2x2"]) == 2
     assert "pip install 'guardjax[tpu]'" in capsys.readouterr().err
+
+
+def test_a_libtpu_of_another_jax_is_refused(capsys, monkeypatch):
+    """What it compiles could not be read, which would show after minutes of compiling."""
+    real = slices.importlib.metadata.version
+    monkeypatch.setattr(slices, "has_libtpu", lambda: True)
+    monkeypatch.setattr(slices.importlib.metadata, "version",
+                        lambda name: "0.0.1" if name == "libtpu" else real(name))
+    assert main(["aot", "--config", "grpo_varied", "--topology", "v5e:2x2"]) == 2
+    assert re.search(r"libtpu 0.0.1 does not belong to JAX .*: pip install 'libtpu==0.0.",
+                     capsys.readouterr().err)
+
+
+@needs_libtpu
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_the_memory_of_a_chip_is_what_the_compiler_says(chip):
+    asked = parse_slice(f"{chip.name}:{chip.slices[0]}")
+    rules = MeshConfig(fsdp=-1, rules="fsdp")
+    mesh = slice_mesh(asked, rules)
+    too_large = jax.ShapeDtypeStruct(
+        (2 * chip.hbm // 4,), jax.numpy.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    lowered = jax.jit(lambda x: x + 1).lower(too_large)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Ran out of memory") as caught:
+        lowered.compile()
+    limit = re.search(r"available HBM \(([\d.]+)G\)", str(caught.value))
+    assert float(limit[1]) == pytest.approx(chip.hbm / GIB, abs=0.01)
+    compiled, memory = compile_memory(lowered)
+    assert compiled is None and memory.peak == pytest.approx(4 * chip.hbm, rel=0.01)

@@ -19,8 +19,8 @@ def test_a_slice_is_a_generation_and_a_shape():
 
 
 @pytest.mark.parametrize("name, message", [
-    ("v5e", "not a TPU slice such as v5e:4x4; generations: v5e, v5p, v6e"),
-    ("h100:2x2", "generations: v5e, v5p, v6e"),
+    ("v5e", "not a TPU slice such as v5e:4x4; known are v5e: 1x1, 2x2.*; v5p: 2x2x1.*; v6e: "),
+    ("h100:2x2", "is not a TPU slice"),
     ("v5e:3x3", "v5e comes in 1x1, 2x2, 2x4"),
     ("v5p:4x4", "v5p comes in 2x2x1"),
 ])
@@ -44,6 +44,9 @@ def test_a_program_that_does_not_fit_says_by_how_much():
     text = ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. "
             "Exceeded hbm capacity by 4.75G.")
     assert bytes_asked_for(text) == int(20.5 * 2**30)
+    text = ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (63.00G) exceeds available HBM (15.75G).")
+    assert bytes_asked_for(text) == 63 * 2**30
     assert bytes_asked_for("INTERNAL: something else") is None
     assert Memory(None, None, int(20.5 * 2**30), 1.0).spare(CHIPS["v5e"].hbm) < -0.3
 
