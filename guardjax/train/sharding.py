@@ -23,7 +23,7 @@ from guardjax.train.config import MeshConfig
 AXES = ("data", "fsdp", "tensor")
 BATCH_SPEC = PartitionSpec(("data", "fsdp"))
 
-Placement = Literal["replicate", "largest"] | tuple[str | None, ...]
+Where = Literal["replicate", "largest"] | tuple[str | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RuleSet:
     replicated: a gather of a few bytes costs more than the memory it saves.
     """
 
-    rules: tuple[tuple[str, Placement], ...]
+    rules: tuple[tuple[str, Where], ...]
     min_size: int = 1024
 
 
