@@ -17,7 +17,8 @@ examples:
   guardjax eval --dataset own --dir my_pictures --policies house.yaml --out runs/mine
 
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
-report.html and looks.jsonl (one line for every measuring of a test split).
+report.html and looks.jsonl (one line for every measuring of a test split). Over a data set answers
+are kept in OUT/answers as they come: after an interruption the same command goes on.
 """
 
 
@@ -73,7 +74,8 @@ def _over_dataset(args: argparse.Namespace) -> int:
         guard = Guard.load(model_dir(args.model), dtype=args.dtype, attention=args.attention)
     except ValueError as error:
         return fail("eval", error)
-    evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console())
+    evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console(),
+                     asked=f"{args.dtype}, {args.attention}")
     return 0
 
 

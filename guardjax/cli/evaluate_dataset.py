@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from guardjax.cli import measure, outcome
+from guardjax.cli import outcome
+from guardjax.cli.dataset_answers import all_answers, open_answers
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
+from guardjax.eval.answer_file import check_only
 from guardjax.eval.dataset_results import (
-    answer_rows,
     category_rows,
     dataset_rows,
     dataset_tables,
@@ -22,12 +23,16 @@ from guardjax.eval.records import Prediction, save_predictions
 from guardjax.eval.report import PlainTable, Report, save_report
 from guardjax.eval.tables import save_results
 
+ANSWERS = "answers"
+
 
 def evaluate_dataset(
     guards: Mapping[str, Guard], reader: DatasetReader, out: pathlib.Path, console: Console,
-    title: str = "",
+    title: str = "", *, asked: str = "",
 ) -> None:
     """Asks each guard every row; writes predictions, results and report, and prints the tables.
+
+    Answers are stored as they come in `out/answers`; after an interruption the same call goes on.
 
     Args:
       guards: name in the tables -> model, in the order of the tables.
@@ -35,21 +40,22 @@ def evaluate_dataset(
       out: folder for `predictions.jsonl`, `results.json` and `report.html`.
       console: where the tables go.
       title: of the page; by default that of the data set.
+      asked: options that change an answer.
 
     Raises:
+      AnswersMismatch: `out` has answers of other models, or to other rows; nothing is asked.
       DatasetError: a picture cannot be opened.
       PromptError: a policy does not fit into a prompt; nothing is computed or written.
     """
     for guard in guards.values():
         check_fits(reader, guard.batcher)
-    out.mkdir(parents=True, exist_ok=True)
+    folder = out / ANSWERS
+    check_only(folder, guards)
+    stored = {name: open_answers(folder, reader, name, guard.model_hash, asked)
+              for name, guard in guards.items()}
     predictions: list[Prediction] = []
     for name, guard in guards.items():
-        if reader.split.startswith("test"):
-            measure.log_look(out, name, 0, guard.model_hash, len(reader))
-        predictions += answer_rows(guard, reader, name)
-        console.print(f"{name}: {len(reader)} prompts, compilations: {guard.num_programs} "
-                      f"(buckets: {guard.num_buckets})", highlight=False, markup=False)
+        predictions += all_answers(stored[name], reader, lambda guard=guard: guard, out, console)
     ids = [row.example_id for row in predictions[:len(reader)]]
     by_id = dict(zip(ids, reader.records, strict=True))
     rows = dataset_rows(predictions, {i: group_of(record) for i, record in by_id.items()})

@@ -28,6 +28,7 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.data.datasets.record import DatasetError
     from guardjax.data.prompts import PromptError
     from guardjax.data.sources import SourceError
+    from guardjax.eval.answer_file import AnswersMismatch
     from guardjax.policies import PolicyError
     from guardjax.rewards.reward import RewardError
     from guardjax.train.checkpoint import CheckpointError
@@ -41,8 +42,8 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.world.builder import IncompleteBuild
     from guardjax.world.sprites import ArtistUnavailable
 
-    bad_input = (ConfigError, DatasetError, WorkdirError, ArtistUnavailable, PolicyError,
-                 SourceError)
+    bad_input = (AnswersMismatch, ConfigError, DatasetError, WorkdirError, ArtistUnavailable,
+                 PolicyError, SourceError)
     gave_up = (CheckpointError, DataEndedError, DiskFullError, IncompleteBuild, LogpGapError,
                NonFiniteError, PromptError, RewardError)
     if isinstance(error, bad_input + gave_up):

@@ -37,16 +37,17 @@ def group_of(record: Record) -> str:
     return record.policy.id
 
 
-def answer_rows(guard: Guard, reader: DatasetReader, variant: str) -> Iterator[Prediction]:
-    """Asks every row, a batch of pictures in memory at a time.
+def answer_rows(guard: Guard, reader: DatasetReader, variant: str, places: Sequence[int]
+                ) -> Iterator[list[Prediction]]:
+    """Asks the rows at `places`; what comes is a batch, and one batch of pictures is in memory.
 
     Raises:
       DatasetError: a picture cannot be opened.
     """
-    for start in range(0, len(reader), guard.batch):
-        stop = min(start + guard.batch, len(reader))
-        questions = [Question(reader.split, to_example(reader[i])) for i in range(start, stop)]
-        yield from ask(guard, questions, variant=variant)
+    for start in range(0, len(places), guard.batch):
+        questions = [Question(reader.split, to_example(reader[i]))
+                     for i in places[start:start + guard.batch]]
+        yield ask(guard, questions, variant=variant)
 
 
 def dataset_rows(
