@@ -84,6 +84,7 @@ def _over_world(args: argparse.Namespace) -> int:
 
     from guardjax.cache_dir import cache_dir
     from guardjax.cli import compose, measure, outcome
+    from guardjax.cli.world_figures import world_figures
     from guardjax.cli.world_policies import load_world_policies
     from guardjax.data import tasks
     from guardjax.eval.baselines import always
@@ -133,13 +134,16 @@ def _over_world(args: argparse.Namespace) -> int:
     save_predictions(out / "predictions.jsonl", predictions)
     save_results(out / "results.json", results.everything)
     main_table = outcome.main_table(results, f"{args.model} on {args.split}", args.split)
+    figures, counts = world_figures(
+        predictions, args.split, measure.test_records(directory, args.split, args.pairs))
     further = outcome.further_tables(results, args.split)
     outcome.print_tables(console, (main_table, *further))
     save_report(out / "report.html", Report(
         title=f"guardjax: {args.model} on {args.split}",
         subtitle="Pictures of the policy world; toy numbers.",
         rows=main_table.rows, variants=main_table.variants, columns=main_table.columns,
-        tables=further, cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
+        tables=further, plain_tables=counts, figures=figures,
+        cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
         provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
                     **{f"Policy {policy.id}": policy.hash for policy in policies}, **absent}))
     console.print(f"report: {out / 'report.html'}", markup=False)

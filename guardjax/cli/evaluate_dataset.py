@@ -9,6 +9,7 @@ from rich.console import Console
 
 from guardjax.cli import outcome
 from guardjax.cli.dataset_answers import all_answers, open_answers
+from guardjax.cli.dataset_gallery import dataset_cases
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.eval.answer_file import check_only
@@ -22,6 +23,12 @@ from guardjax.eval.guard import Guard
 from guardjax.eval.records import Prediction, save_predictions
 from guardjax.eval.report import PlainTable, Report, save_report
 from guardjax.eval.tables import save_results
+from guardjax.eval.verdict_figures import (
+    confusion_figures,
+    confusion_tables,
+    curve_figures,
+    pair_figures,
+)
 
 ANSWERS = "answers"
 
@@ -37,7 +44,7 @@ def evaluate_dataset(
     Args:
       guards: name in the tables -> model, in the order of the tables.
       reader: what is asked.
-      out: folder for `predictions.jsonl`, `results.json` and `report.html`.
+      out: folder for `predictions.jsonl`, `results.json`, `report.html` and its `figures`.
       console: where the tables go.
       title: of the page; by default that of the data set.
       asked: options that change an answer.
@@ -58,7 +65,9 @@ def evaluate_dataset(
         predictions += all_answers(stored[name], reader, lambda guard=guard: guard, out, console)
     ids = [row.example_id for row in predictions[:len(reader)]]
     by_id = dict(zip(ids, reader.records, strict=True))
-    rows = dataset_rows(predictions, {i: group_of(record) for i, record in by_id.items()})
+    groups = {i: group_of(record) for i, record in by_id.items()}
+    rows = dataset_rows(predictions, groups,
+                        exceptions=reader.schema.name == "llavaguard")
     categories = {i: record.category for i, record in by_id.items() if record.category}
     if len({by_id[i].label for i in categories}) == 2:  # else it names what is unsafe, no more
         rows += category_rows(predictions, categories)
@@ -71,7 +80,11 @@ def evaluate_dataset(
         title=title or f"{reader.schema.title}, {reader.split}",
         subtitle=f"{len(reader):,} rows of {reader.directory}. {main.note}",
         rows=main.rows, variants=main.variants, columns=main.columns, tables=tables[1:],
-        plain_tables=[_counts(reader), *_left_out(reader)],
+        plain_tables=[*confusion_tables(predictions, categories), _counts(reader),
+                      *_left_out(reader)],
+        figures=[*pair_figures(predictions, groups), *confusion_figures(predictions, categories),
+                 *curve_figures(predictions)],
+        cases=dataset_cases(predictions, reader),
         provenance={**{f"Model {name}": guard.model_hash for name, guard in guards.items()},
                     "Rows": f"{reader.digest} (hash of ids, labels and policies)",
                     **({"Note": reader.schema.notes} if reader.schema.notes else {})}))

@@ -141,6 +141,29 @@ def test_eval_over_a_benchmark(guardjax, tiny_model, tmp_path, capsys):
     assert json.loads(looks[0])["prompts"] == 9
 
 
+def test_llavaguard_has_the_numbers_of_its_paper(guardjax, tiny_model, tmp_path, capsys):
+    """Two pictures under the usual policy, and relaxed: the exception is called safe."""
+    rows = files.llavaguard_rows(4)
+    relaxed = ["O1 is declared as non-violating", "O3 is declared as non-violating"]
+    for source, words in zip((rows[0], rows[2]), relaxed, strict=True):
+        rows.append(source | {"id": f"{source['id']}-relaxed", "rating": "Safe",
+                              "policy": source["policy"] + f"category {words}.\n"})
+    for row in rows[4:]:
+        head, _, tail = row["policy"].partition("Assessment")
+        row["policy"] = f"{head}{tail.splitlines()[-1]}\nAssessment{tail}"
+    files.llavaguard(tmp_path / "data", rows)
+    assert guardjax("eval", "--dataset", "llavaguard", "--dir", tmp_path / "data", "--model",
+                    tiny_model, "--out", tmp_path / "out") == 0
+    assert "Exceptions to the usual policy" in capsys.readouterr().out
+    found = {(r.variant, r.metric): r for r in load_results(tmp_path / "out/results.json")}
+    assert found["always_safe", "per"].value == 1 and found["always_safe", "per"].n == 2
+    assert found["always_safe", "balanced_accuracy"].value == 0.5
+    assert found["always_safe", "pes"].value == pytest.approx(2 / 3, abs=1e-6)
+    assert found["always_unsafe", "pes"].value == 0
+    said = load_predictions(tmp_path / "out/predictions.jsonl")
+    assert len(said) == 6 and sum(row.label == "unsafe" for row in said) == 2
+
+
 def test_an_interrupted_eval_goes_on_and_asks_nothing_twice(
         guardjax, tiny_model, tmp_path, capsys, monkeypatch):
     files.safe_edit_bench(tmp_path / "data")
