@@ -78,8 +78,9 @@ def evaluate_dataset(
     main = tables[0]
     save_report(out / "report.html", Report(
         title=title or f"{reader.schema.title}, {reader.split}",
-        subtitle=f"{len(reader):,} rows of {reader.directory}. {main.note}",
-        rows=main.rows, variants=main.variants, columns=main.columns, tables=tables[1:],
+        subtitle=f"{len(reader):,} rows of {reader.directory}.",
+        rows=main.rows, variants=main.variants, columns=main.columns, resampled="over pictures",
+        tables=tables[1:],
         plain_tables=[*confusion_tables(predictions, categories), _counts(reader),
                       *_left_out(reader)],
         figures=[*pair_figures(predictions, groups), *confusion_figures(predictions, categories),

@@ -104,9 +104,13 @@ def heat_maps(
                              f"({len(rows)}, {len(columns)})")
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False,
                                 "axes.spines.bottom": False}):
-        height = 1.0 + 0.5 * len(rows)
-        figure = Figure(figsize=((1.0 + 0.62 * len(columns)) * len(panels), height),
-                        layout="constrained")
+        names, heads = max(map(len, rows)), max(map(len, columns))
+        long = heads > _UPRIGHT
+        cell = max(0.62, 0 if long else 0.095 * heads)
+        # Long names of rows stand beside the first panel only.
+        width = (1.0 + cell * len(columns)) * len(panels) + max(0, 0.075 * (names - _UPRIGHT))
+        height = 1.0 + 0.5 * len(rows) + (0.05 * heads if long else 0)
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for i, (axis, (title, values)) in enumerate(zip(axes, panels.items(), strict=True)):
             shares = 100 * np.asarray(values, float)
@@ -114,10 +118,10 @@ def heat_maps(
             for (r, c), value in np.ndenumerate(shares):
                 axis.text(c, r, percent(value / 100), ha="center", va="center",
                           color="white" if value > 55 else INK)
-            long = max(map(len, columns)) > _UPRIGHT
             axis.set_xticks(range(len(columns)), columns, rotation=40 if long else 0,
                             ha="right" if long else "center", rotation_mode="anchor")
-            axis.set_yticks(range(len(rows)), rows)
+            axis.set_yticks(range(len(rows)), rows if i == 0 or names <= _UPRIGHT else [""] * len(
+                rows))
             axis.tick_params(length=0)
             axis.set_xlabel(column_title)
             if i == 0:

@@ -70,6 +70,7 @@ class Report:
     rows: Sequence[ResultRow] = ()
     variants: Sequence[str] | None = None           # order of the table
     columns: Sequence[Column] = COLUMNS
+    resampled: str = "crossed over scenes, policies and seeds"          # by the bootstrap
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # variant -> name
     tables: Sequence[ReportTable] = ()
     contrasts: Sequence[ResultRow] = ()             # differences of two variants

@@ -34,7 +34,7 @@ def pair_figures(rows: Sequence[Prediction], policy_of: Mapping[str, str] | None
                 "Of the pictures that the policy of the row forbids and that of the column "
                 "allows: the share, in per cent, with both verdicts right. A guard that goes by "
                 f"the picture alone has 0 everywhere. {found.counts.sum():,} pairs of verdicts.",
-                width=190 + 75 * len(found.policies)))
+                width=170 + 55 * len(found.policies)))
     return figures
 
 
@@ -57,7 +57,7 @@ def confusion_figures(rows: Sequence[Prediction], category_of: Mapping[str, str]
         figures.append(ReportFigure(
             f"Confusion by category{whose}",
             heat_maps(panels, shown, _SAID, row_title="", column_title="verdict"), caption,
-            width=180 + 270 * len(panels)))
+            width=220 + 220 * len(panels)))
     return figures
 
 
