@@ -15,8 +15,9 @@ EXTRAS = {
     # Building worlds of many pictures on many machines. It holds back protobuf and Pillow.
     "beam": ["apache-beam>=2.77,<3"],
     # Running the tests.
-    "test": ["openai>=2,<4", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6",
-             "qwix>=0.1.8,<0.2", "tensorboardX>=2.6,<3", "tensorboard>=2.19,<3"],
+    "test": ["mlcroissant>=1.1,<2", "openai>=2,<4", "pytest>=8", "pytest-timeout>=2.3",
+             "pytest-xdist>=3.6", "qwix>=0.1.8,<0.2", "tensorboard>=2.19,<3",
+             "tensorboardX>=2.6,<3"],
     # Metrics beyond metrics.jsonl: event files (and what shows them), Weights & Biases.
     "tensorboard": ["tensorboardX>=2.6,<3", "tensorboard>=2.19,<3"],
     "wandb": ["wandb>=0.19,<1"],

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from guardjax.atomic import write_text
-from guardjax.cli import data_check
+from guardjax.cli import data_check, data_croissant
 from guardjax.cli.usage import fail, positive
 from guardjax.world import builder
 from guardjax.world.beam_build import BeamBuild
@@ -19,15 +19,17 @@ examples:
   guardjax data build --data-dir data --beam --direct_num_workers=4
   guardjax data show data --split test --out sheet.png
   guardjax data card data
+  guardjax data croissant runs/pairs --license https://creativecommons.org/licenses/by/4.0/
   guardjax data check --format safeeditbench SafeEditBench
   guardjax data check --format own my_pictures --policy house.yaml --against-split train
 
-DIR is a build (policy_world-...), or a folder that holds exactly one; for check, a data set.
+DIR is a build (policy_world-...), or a folder that holds exactly one; for check, a data set;
+for croissant also the folder of guardjax pairs build.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Adds the verb `data` with `build`, `show`, `card` and `check`."""
+    """Adds the verb `data` with `build`, `show`, `card`, `check` and `croissant`."""
     parser = subparsers.add_parser(
         "data", help="build, show and describe the policy world; check other data sets",
         description="The policy world: real pictures with exactly known attributes.",
@@ -65,6 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     card.set_defaults(run=main)
 
     data_check.add_action(actions).set_defaults(run=main)
+    data_croissant.add_action(actions).set_defaults(run=main)
     return parser
 
 
@@ -73,6 +76,8 @@ def main(args: argparse.Namespace) -> int:
     try:
         if args.action == "check":
             return data_check.check(args)
+        if args.action == "croissant":
+            return data_croissant.write(args, find_build)
         {"build": _build, "show": _show, "card": _card}[args.action](args)
     except ImportError as error:
         return fail("data", f"{error}; install the pictures with: pip install 'guardjax[world]'")

@@ -21,6 +21,8 @@ examples:
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
 report.html and looks.jsonl (one line for every measuring of a test split); where verdicts are
 scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR of P(unsafe)).
+Over a data set answers are kept in OUT/answers as they come: after an interruption the same command
+goes on.
 """
 
 
@@ -74,10 +76,13 @@ def _over_dataset(args: argparse.Namespace) -> int:
                           missing=args.missing)
     enable_compile_cache()
     try:
-        guard = Guard.load(model_dir(args.model), dtype=args.dtype, attention=args.attention)
+        guard = Guard.load(model_dir(args.model), dtype=args.dtype, attention=args.attention,
+                           scoring=scoring_of(args), template=args.template)
     except ValueError as error:
         return fail("eval", error)
-    evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console())
+    evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console(),
+                     asked=f"{args.dtype}, {args.attention}, {guard.scoring}, "
+                           f"{guard.batcher.template}")
     return 0
 
 
@@ -87,6 +92,7 @@ def _over_world(args: argparse.Namespace) -> int:
     from guardjax.cache_dir import cache_dir
     from guardjax.cli import compose, measure, outcome
     from guardjax.cli.calibration_table import show_calibration
+    from guardjax.cli.world_figures import world_figures
     from guardjax.cli.world_policies import load_world_policies
     from guardjax.data import tasks
     from guardjax.eval.baselines import always
@@ -140,6 +146,8 @@ def _over_world(args: argparse.Namespace) -> int:
     save_predictions(out / "predictions.jsonl", predictions)
     save_results(out / "results.json", results.everything)
     main_table = outcome.main_table(results, f"{args.model} on {args.split}", args.split)
+    figures, counts = world_figures(
+        predictions, args.split, measure.test_records(directory, args.split, args.pairs))
     further = outcome.further_tables(results, args.split)
     outcome.print_tables(console, (main_table, *further))
     calibration = show_calibration(console, predictions, out)
@@ -147,7 +155,7 @@ def _over_world(args: argparse.Namespace) -> int:
         title=f"guardjax: {args.model} on {args.split}",
         subtitle="Pictures of the policy world; toy numbers.",
         rows=main_table.rows, variants=main_table.variants, columns=main_table.columns,
-        tables=further, plain_tables=calibration,
+        tables=further, plain_tables=[*counts, *calibration], figures=figures,
         cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
         provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
                     "Scoring": str(guard.scoring), "Template": guard.batcher.template,

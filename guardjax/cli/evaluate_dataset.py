@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from guardjax.cli import measure, outcome
+from guardjax.cli import outcome
+from guardjax.cli.dataset_answers import all_answers, open_answers
+from guardjax.cli.dataset_gallery import dataset_cases
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
+from guardjax.eval.answer_file import check_only
 from guardjax.eval.dataset_results import (
-    answer_rows,
     category_rows,
     dataset_rows,
     dataset_tables,
@@ -21,38 +23,51 @@ from guardjax.eval.guard import Guard
 from guardjax.eval.records import Prediction, save_predictions
 from guardjax.eval.report import PlainTable, Report, save_report
 from guardjax.eval.tables import save_results
+from guardjax.eval.verdict_figures import (
+    confusion_figures,
+    confusion_tables,
+    curve_figures,
+    pair_figures,
+)
+
+ANSWERS = "answers"
 
 
 def evaluate_dataset(
     guards: Mapping[str, Guard], reader: DatasetReader, out: pathlib.Path, console: Console,
-    title: str = "",
+    title: str = "", *, asked: str = "",
 ) -> None:
     """Asks each guard every row; writes predictions, results and report, and prints the tables.
+
+    Answers are stored as they come in `out/answers`; after an interruption the same call goes on.
 
     Args:
       guards: name in the tables -> model, in the order of the tables.
       reader: what is asked.
-      out: folder for `predictions.jsonl`, `results.json` and `report.html`.
+      out: folder for `predictions.jsonl`, `results.json`, `report.html` and its `figures`.
       console: where the tables go.
       title: of the page; by default that of the data set.
+      asked: options that change an answer.
 
     Raises:
+      AnswersMismatch: `out` has answers of other models, or to other rows; nothing is asked.
       DatasetError: a picture cannot be opened.
       PromptError: a policy does not fit into a prompt; nothing is computed or written.
     """
     for guard in guards.values():
         check_fits(reader, guard.batcher)
-    out.mkdir(parents=True, exist_ok=True)
+    folder = out / ANSWERS
+    check_only(folder, guards)
+    stored = {name: open_answers(folder, reader, name, guard.model_hash, asked)
+              for name, guard in guards.items()}
     predictions: list[Prediction] = []
     for name, guard in guards.items():
-        if reader.split.startswith("test"):
-            measure.log_look(out, name, 0, guard.model_hash, len(reader))
-        predictions += answer_rows(guard, reader, name)
-        console.print(f"{name}: {len(reader)} prompts, compilations: {guard.num_programs} "
-                      f"(buckets: {guard.num_buckets})", highlight=False, markup=False)
+        predictions += all_answers(stored[name], reader, lambda guard=guard: guard, out, console)
     ids = [row.example_id for row in predictions[:len(reader)]]
     by_id = dict(zip(ids, reader.records, strict=True))
-    rows = dataset_rows(predictions, {i: group_of(record) for i, record in by_id.items()})
+    groups = {i: group_of(record) for i, record in by_id.items()}
+    rows = dataset_rows(predictions, groups,
+                        exceptions=reader.schema.name == "llavaguard")
     categories = {i: record.category for i, record in by_id.items() if record.category}
     if len({by_id[i].label for i in categories}) == 2:  # else it names what is unsafe, no more
         rows += category_rows(predictions, categories)
@@ -63,9 +78,14 @@ def evaluate_dataset(
     main = tables[0]
     save_report(out / "report.html", Report(
         title=title or f"{reader.schema.title}, {reader.split}",
-        subtitle=f"{len(reader):,} rows of {reader.directory}. {main.note}",
-        rows=main.rows, variants=main.variants, columns=main.columns, tables=tables[1:],
-        plain_tables=[_counts(reader), *_left_out(reader)],
+        subtitle=f"{len(reader):,} rows of {reader.directory}.",
+        rows=main.rows, variants=main.variants, columns=main.columns, resampled="over pictures",
+        tables=tables[1:],
+        plain_tables=[*confusion_tables(predictions, categories), _counts(reader),
+                      *_left_out(reader)],
+        figures=[*pair_figures(predictions, groups), *confusion_figures(predictions, categories),
+                 *curve_figures(predictions)],
+        cases=dataset_cases(predictions, reader),
         provenance={**{f"Model {name}": guard.model_hash for name, guard in guards.items()},
                     "Rows": f"{reader.digest} (hash of ids, labels and policies)",
                     **({"Note": reader.schema.notes} if reader.schema.notes else {})}))

@@ -54,6 +54,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
                         help="for the card: the model that it was made from")
     parser.add_argument("--license", type=_hub_name, metavar="ID",
                         help="for the card: the licence, as the hub abbreviates it")
+    parser.add_argument("--results", metavar="DIR",
+                        help="for the card: a folder of guardjax eval with this model's results "
+                             "(default: those beside a run's folder 'model', if there are any)")
     parser.set_defaults(run=main)
     return parser
 
@@ -75,6 +78,7 @@ def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path)
     """Writes everything next to `target`, then into place; returns the model's hash."""
     # These take seconds to import; a typing error should not.
     import guardjax.models as models
+    from guardjax.cli.card_results import CardResultsError, card_results, run_results
     from guardjax.cli.model_card import CardFacts, model_card
     from guardjax.data.batching import load_batcher
     from guardjax.eval.guard import weights_hash
@@ -87,8 +91,17 @@ def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path)
 
     cfg = read_config(source)
     load_batcher(source)        # the parts fit each other, before the weights are read
+    stored = stored_dtype(source)
     adapter = load_peft(args.adapter, cfg) if args.adapter else None
-    dtype = stored_dtype(source) if args.dtype == "same" else args.dtype
+    if args.results and adapter is not None:
+        raise CardResultsError("--results with --adapter: they were measured without it. Export, "
+                               "evaluate what was exported, and export that with --results")
+    results = None
+    if adapter is None:
+        measured = weights_hash(source)
+        results = (card_results(pathlib.Path(args.results), measured) if args.results
+                   else run_results(source.absolute(), measured))
+    dtype = stored if args.dtype == "same" else args.dtype
     # Adapters are added before rounding; without them nothing needs to be wider than it ends.
     _, params = models.load_hf(source, cfg, dtype=dtype if adapter is None else "float32")
     named = source.absolute()       # "." has no name
@@ -110,7 +123,8 @@ def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path)
             name=target.name, cfg=cfg, dtype=dtype, model_hash=model_hash,
             num_parameters=sum(spec.size for spec in tensor_table(cfg)),
             source="/".join(named.parts[-2:]) if named.name == "model" else named.name,
-            adapter=merged, base=args.base_model or base, licence=args.license or ""))
+            adapter=merged, base=args.base_model or base, licence=args.license or "",
+            results=results, rounded=dtype != stored))
         (staging / "README.md").write_text(card, encoding="utf-8")
         load_batcher(staging)
         staging.rename(target)

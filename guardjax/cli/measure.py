@@ -19,7 +19,7 @@ from guardjax.eval.harness import (
 from guardjax.eval.records import Prediction
 from guardjax.policies import PolicySplits
 from guardjax.train.jsonl import JsonLinesFile
-from guardjax.world import builder
+from guardjax.world import builder, catalogue
 from guardjax.world.builder import WorldRecord
 
 LOOKS_FILE = "looks.jsonl"
@@ -61,6 +61,17 @@ def evaluation_world(cache: pathlib.Path, plan: Plan, split: str = "test") -> pa
     if split == "test" and plan.worlds:
         sizes |= dict.fromkeys(HELD_OUT_WORLDS, plan.worlds)
     return builder.build(cache / "world", sizes)
+
+
+def harm_of(records: Sequence[WorldRecord]) -> dict[str, str]:
+    """Picture -> its first harmful category by name; none if it is harmless."""
+    found = {}
+    for record in records:
+        harmful = sorted({catalogue.CATEGORY_OF[name] for name in record.objects}
+                         & set(catalogue.HARMFUL))
+        if harmful:
+            found[record.scene_id] = harmful[0]
+    return found
 
 
 def left_out(directory: pathlib.Path) -> Mapping[str, str]:

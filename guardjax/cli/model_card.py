@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 import guardjax
+from guardjax.cli.card_results import CardResults
 from guardjax.models.config import ModelConfig
 
 
@@ -22,6 +23,8 @@ class CardFacts:
       adapter: what was merged into it, for people; "" for nothing.
       base: the model that all this started from, by its name on the hub; "" where it is not known.
       licence: an identifier of the hub; "" where it is not known.
+      results: of an evaluation of the weights as they were before export; None without one.
+      rounded: whether they were rounded at export, so that other weights were measured.
     """
 
     name: str
@@ -33,6 +36,8 @@ class CardFacts:
     adapter: str = ""
     base: str = ""
     licence: str = ""
+    results: CardResults | None = None
+    rounded: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
@@ -73,13 +78,38 @@ guardjax judge PICTURES --policy FILE.yaml --model . --out verdicts.jsonl
 The directory is an ordinary checkpoint: `transformers.{facts.cfg.architecture}
 .from_pretrained(".")` loads it too. Pass `mm_token_type_ids` there: without them positions are
 wrong.
-
+{_measured(facts)}
 ## Limits
 
 A verdict is advice, not a decision about a person. Anything malformed, cut off or undecided means
-`needs_review`, never `safe`. This card states no quality: measure on your own pictures and policies
+`needs_review`, never `safe`. {_quality(facts)} measure on your own pictures and policies
 (`guardjax eval`) before you rely on it, and keep a human in the loop.
 """
+
+
+def _measured(facts: CardFacts) -> str:
+    """The section of results, with an empty line before and after; "" without any."""
+    if facts.results is None:
+        return ""
+    lines = "\n".join(f"| {_text(split)} | {metric} | {value} | {n} |"
+                      for split, metric, value, n in facts.results.lines)
+    rounded = (f" They are of the weights before these were rounded to {facts.dtype}."
+               if facts.rounded else "")
+    return f"""
+## Measured
+
+On {_text(facts.results.data)}, by `guardjax eval`: per cent with 95 % intervals (bootstrap). An
+answer without a valid verdict counts as wrong.{rounded}
+
+| split | metric | value | n |
+|---|---|---:|---:|
+{lines}
+"""
+
+
+def _quality(facts: CardFacts) -> str:
+    return ("This card states no quality:" if facts.results is None
+            else "The numbers above are of those data alone:")
 
 
 def _header(facts: CardFacts) -> str:

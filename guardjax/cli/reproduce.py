@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from guardjax.cli.compute_flags import add_compute_flags
 from guardjax.cli.usage import fail
 
 RESULTS = "experiments/safeguard_vl/results.json"
@@ -18,10 +19,13 @@ examples:
   guardjax reproduce safeguard_vl_table6                               the stand-in's kept results
   guardjax reproduce safeguard_vl_table6 --runs runs/safeguard_vl --compat paper
   guardjax reproduce traps --runs runs/safeguard_vl                    each trap on stored answers
+  guardjax reproduce safeguard_vl_table6 --data safeeditbench=SafeEditBench \\
+      --model "Qwen2.5-VL-7B=Qwen2.5-VL-7B-Instruct" --out runs/table6
 
-Without the papers' pictures and weights the policy world stands in: the same rows and columns with
-a tiny guard on drawn scenes, said so and never beside a published number in one table.
---compat is a view of answers that are stored; it asks no model and changes no answer.
+With data and weights: published, measured and interval side by side. Answers are kept in OUT, so
+that a run that was stopped goes on, and --compat, a view of them, asks no model again. Without, the
+policy world stands in: the same rows and columns with a tiny guard on drawn scenes, said so and
+never beside a published number in one table.
 """
 
 
@@ -32,6 +36,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", help=f"a name of --list, or {_TRAPS!r}")
     parser.add_argument("--list", action="store_true", help="say which tables there are")
+    parser.add_argument("--data", action="append", default=[], metavar="FORMAT=DIR",
+                        help="a benchmark's folder as its home publishes it; may be given again")
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=DIR",
+                        help="weights of the table's row NAME; may be given again")
+    parser.add_argument("--out", metavar="DIR", help="where answers are kept, and the table written")
+    parser.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
+                        help="what to do with rows whose picture is not there (default: refuse)")
+    add_compute_flags(parser)
     parser.add_argument("--runs", metavar="DIR", help="folder of guardjax experiment, whose stored "
                                                       "answers are counted")
     protocol = parser.add_mutually_exclusive_group()
@@ -75,6 +87,9 @@ def _show_table(console: Any, table: Any, args: argparse.Namespace, traps: Seque
     from guardjax.cli import stand_in
     from guardjax.eval.traps import protocol_of
 
+    if args.data or args.model:
+        from guardjax.cli.reproduce_data import show_measured
+        return show_measured(console, table, args, traps)
     if table.rows:
         console.print(_grid(f"{table.title}: as published in {table.source}", table.columns, {
             model: [_published(value) for value in cells] for model, cells in table.rows.items()}))
@@ -98,8 +113,8 @@ def _show_table(console: Any, table: Any, args: argparse.Namespace, traps: Seque
     for trap in traps:
         console.print(f"  published protocol, {trap.name}: {trap.published}; strict: "
                       f"{trap.strict}", highlight=False)
-    console.print(f"The table itself needs {', '.join(table.benchmarks)} and the models' weights.",
-                  highlight=False)
+    console.print(f"The table itself needs {', '.join(table.benchmarks)} and the models' weights: "
+                  "--data FORMAT=DIR --model NAME=DIR --out DIR.", highlight=False)
     return 0
 
 

@@ -16,7 +16,6 @@ from guardjax.eval.paper_tables import PaperTable
 from guardjax.eval.protocol import Outputs, Protocol, number
 from guardjax.eval.records import Prediction, load_predictions
 from guardjax.eval.tables import load_results
-from guardjax.world import catalogue
 
 SPLIT = "test"
 # Where a trap confuses the model of both stages with that of the second alone; and, so that it can
@@ -84,13 +83,7 @@ def stored_answers(runs: pathlib.Path) -> dict[str, list[Prediction]]:
 def categories() -> Mapping[str, str]:
     """Picture of the split test -> its first harmful category by name; none if it is harmless."""
     world = measure.evaluation_world(cache_dir(), measure.FULL, SPLIT)
-    found = {}
-    for record in measure.test_records(world, SPLIT, measure.FULL.policies):
-        harmful = sorted({catalogue.CATEGORY_OF[name] for name in record.objects}
-                         & set(catalogue.HARMFUL))
-        if harmful:
-            found[record.scene_id] = harmful[0]
-    return found
+    return measure.harm_of(measure.test_records(world, SPLIT, measure.FULL.policies))
 
 
 def _cell(outputs: Outputs, metric: str, protocol: Protocol) -> Interval | None:

@@ -30,6 +30,7 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.data.datasets.record import DatasetError
     from guardjax.data.prompts import PromptError
     from guardjax.data.sources import SourceError
+    from guardjax.eval.answer_file import AnswersMismatch
     from guardjax.policies import PolicyError
     from guardjax.rewards.reward import RewardError
     from guardjax.rl.engine import EngineError
@@ -48,8 +49,8 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.world.builder import IncompleteBuild
     from guardjax.world.sprites import ArtistUnavailable
 
-    bad_input = (ArtistUnavailable, ConfigError, DatasetError, DisagreementError, JoinError,
-                 PolicyError, SourceError, WorkdirError)
+    bad_input = (AnswersMismatch, ArtistUnavailable, ConfigError, DatasetError, DisagreementError,
+                 JoinError, PolicyError, SourceError, WorkdirError)
     gave_up = (CheckpointError, DataEndedError, DiskFullError, EngineError, IncompleteBuild,
                LogpGapError, NonFiniteError, PeerError, PromptError, RewardError, RollCallError)
     if isinstance(error, bad_input + gave_up):

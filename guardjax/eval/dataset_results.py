@@ -24,6 +24,8 @@ from guardjax.eval.tables import Column, ResultRow
 
 OVERALL = ("f1", "accuracy", "macro_f1", "pss", "consistency", "invalid_rate", "f1_invalid_safe",
            "f1_invalid_dropped")
+# Where rows say which policy is an exception: what LlavaGuard's paper prints.
+WITH_EXCEPTIONS = ("balanced_accuracy", "per", "pes")
 # F1 where there are positives, else accuracy: what the papers print of one policy.
 BY_GROUP = ("macro_f1", "accuracy")
 _COLUMNS_SHOWN = 12
@@ -37,27 +39,29 @@ def group_of(record: Record) -> str:
     return record.policy.id
 
 
-def answer_rows(guard: Guard, reader: DatasetReader, variant: str) -> Iterator[Prediction]:
-    """Asks every row, a batch of pictures in memory at a time.
+def answer_rows(guard: Guard, reader: DatasetReader, variant: str, places: Sequence[int]
+                ) -> Iterator[list[Prediction]]:
+    """Asks the rows at `places`; what comes is a batch, and one batch of pictures is in memory.
 
     Raises:
       DatasetError: a picture cannot be opened.
     """
-    for start in range(0, len(reader), guard.batch):
-        stop = min(start + guard.batch, len(reader))
-        questions = [Question(reader.split, to_example(reader[i])) for i in range(start, stop)]
-        yield from ask(guard, questions, variant=variant)
+    for start in range(0, len(places), guard.batch):
+        questions = [Question(reader.split, to_example(reader[i]))
+                     for i in places[start:start + guard.batch]]
+        yield ask(guard, questions, variant=variant)
 
 
 def dataset_rows(
-    predictions: Sequence[Prediction], groups: Mapping[str, str], *, draws: int = 1000,
-    seed: int = 0,
+    predictions: Sequence[Prediction], groups: Mapping[str, str], *, exceptions: bool = False,
+    draws: int = 1000, seed: int = 0,
 ) -> list[ResultRow]:
     """All numbers of all variants, and of the two constant answers.
 
     Args:
       predictions: of one split; a variant a model.
       groups: example id -> name of its policy in tables, as `group_of` gives it.
+      exceptions: whether policies are exceptions to a usual one, as LlavaGuard's are.
       draws, seed: of the bootstrap.
     """
     first = predictions[0].variant
@@ -66,7 +70,10 @@ def dataset_rows(
     split = predictions[0].split
     # What is one policy to a table is one to the mean over policies, too.
     grouped = [dataclasses.replace(row, policy_id=groups[row.example_id]) for row in everything]
-    rows = _rows(everything, tuple(m for m in OVERALL if m != "macro_f1"), draws, seed)
+    overall = [name for name in OVERALL if name != "macro_f1"]
+    if exceptions:
+        overall += WITH_EXCEPTIONS
+    rows = _rows(everything, overall, draws, seed)
     rows += _rows(grouped, ("macro_f1",), draws, seed)
     for group in sorted(set(groups.values())):
         part = [dataclasses.replace(row, split=f"{split}/{group}")
@@ -100,6 +107,11 @@ def dataset_tables(rows: Sequence[ResultRow], split: str) -> list[ReportTable]:
         Column("Macro-F1", split, "macro_f1"), Column("PSS", split, "pss"),
         Column("Invalid", split, "invalid_rate")],
         "An invalid answer is wrong. Intervals: 95 %, bootstrap over pictures.")]
+    if any(row.metric in WITH_EXCEPTIONS for row in rows):
+        tables.append(ReportTable("Exceptions to the usual policy", rows, variants, [
+            Column(METRICS[name].title, split, name) for name in WITH_EXCEPTIONS],
+            "PER: accuracy on pictures that this policy allows and another one of the data "
+            "forbids. PES: its harmonic mean with balanced accuracy; always safe has 67."))
     by_category = [name for name in splits if name.startswith(f"{split}/category ")]
     by_policy = [name for name in splits if "/" in name and name not in by_category]
     for title, names in (("By policy", by_policy), ("By category", by_category)):

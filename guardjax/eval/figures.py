@@ -17,16 +17,17 @@ from guardjax.eval.tables import ResultRow, percent
 
 # Okabe and Ito's colours: told apart by nearly everyone, also in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
-_INK, _FAINT = "#1f2328", "#d8dce0"
-_STYLE = {
+INK, FAINT = "#1f2328", "#d8dce0"
+STYLE = {
     "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.edgecolor": _FAINT, "axes.labelcolor": _INK,
+    "axes.titlelocation": "left", "axes.edgecolor": FAINT, "axes.labelcolor": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "axes.axisbelow": True, "grid.color": _FAINT, "grid.linewidth": 0.6, "text.color": _INK,
-    "xtick.color": _INK, "ytick.color": _INK, "legend.frameon": False, "lines.linewidth": 1.8,
+    "axes.axisbelow": True, "grid.color": FAINT, "grid.linewidth": 0.6, "text.color": INK,
+    "xtick.color": INK, "ytick.color": INK, "legend.frameon": False, "lines.linewidth": 1.8,
 }
 _DPI = 160
 _PANELS_A_LINE = 3
+_UPRIGHT = 7        # letters of a name that fits under a cell of a heat map
 
 Series = Sequence[tuple[float, float]]      # (step, value)
 
@@ -56,7 +57,7 @@ def learning_curves(
     if not panels:
         raise ValueError("no panel to draw")
     names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         columns = min(_PANELS_A_LINE, len(panels))
         lines = math.ceil(len(panels) / columns)
         figure = Figure(figsize=(4.2 * columns, 0.4 + 2.6 * lines), layout="constrained")
@@ -80,7 +81,7 @@ def learning_curves(
         if handles:
             figure.legend(handles.values(), handles.keys(), loc="outside lower center",
                           ncols=min(4 if columns > 1 else 3, len(handles)))
-        return _png(figure)
+        return png_bytes(figure)
 
 
 def heat_map(
@@ -101,20 +102,26 @@ def heat_maps(
         if np.shape(values) != (len(rows), len(columns)):
             raise ValueError(f"heat map {title!r} is {np.shape(values)}, its names say "
                              f"({len(rows)}, {len(columns)})")
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False, "axes.spines.left": False,
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False,
                                 "axes.spines.bottom": False}):
-        height = 1.0 + 0.5 * len(rows)
-        figure = Figure(figsize=((1.0 + 0.62 * len(columns)) * len(panels), height),
-                        layout="constrained")
+        names, heads = max(map(len, rows)), max(map(len, columns))
+        long = heads > _UPRIGHT
+        cell = max(0.62, 0 if long else 0.095 * heads)
+        # Long names of rows stand beside the first panel only.
+        width = (1.0 + cell * len(columns)) * len(panels) + max(0, 0.075 * (names - _UPRIGHT))
+        height = 1.0 + 0.5 * len(rows) + (0.05 * heads if long else 0)
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for i, (axis, (title, values)) in enumerate(zip(axes, panels.items(), strict=True)):
             shares = 100 * np.asarray(values, float)
             axis.imshow(shares, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
             for (r, c), value in np.ndenumerate(shares):
                 axis.text(c, r, percent(value / 100), ha="center", va="center",
-                          color="white" if value > 55 else _INK)
-            axis.set_xticks(range(len(columns)), columns)
-            axis.set_yticks(range(len(rows)), rows)
+                          color="white" if value > 55 else INK)
+            axis.set_xticks(range(len(columns)), columns, rotation=40 if long else 0,
+                            ha="right" if long else "center", rotation_mode="anchor")
+            axis.set_yticks(range(len(rows)), rows if i == 0 or names <= _UPRIGHT else [""] * len(
+                rows))
             axis.tick_params(length=0)
             axis.set_xlabel(column_title)
             if i == 0:
@@ -126,7 +133,7 @@ def heat_maps(
             axis.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
             axis.grid(which="minor", color="white", linewidth=2)
             axis.tick_params(which="minor", length=0)
-        return _png(figure)
+        return png_bytes(figure)
 
 
 def result_matrix(
@@ -144,7 +151,7 @@ def bars(rows: Sequence[ResultRow], *, names: Mapping[str, str] | None = None,
     """One horizontal bar a row, in the order given, with its interval."""
     if not rows:
         raise ValueError("no bar to draw")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.2, 0.9 + 0.32 * len(rows)), layout="constrained")
         axis: Axes = figure.subplots()
         places = np.arange(len(rows))
@@ -154,7 +161,7 @@ def bars(rows: Sequence[ResultRow], *, names: Mapping[str, str] | None = None,
         axis.barh(places, np.nan_to_num(values), height=0.62, color=COLOURS[0], alpha=0.85)
         # A percentile interval need not hold the value, and matplotlib takes no negative bars.
         reach = np.nan_to_num(np.maximum([values - low, high - values], 0))
-        axis.errorbar(values, places, xerr=reach, fmt="none", ecolor=_INK, elinewidth=1.2,
+        axis.errorbar(values, places, xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2,
                       capsize=2.5)
         labels = [(names or {}).get(row.variant, row.variant) for row in rows]
         axis.set_yticks(places, labels)
@@ -168,10 +175,11 @@ def bars(rows: Sequence[ResultRow], *, names: Mapping[str, str] | None = None,
         axis.set_xlabel(xlabel)
         if title:
             axis.set_title(title)
-        return _png(figure)
+        return png_bytes(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     out = io.BytesIO()
     # Without the version of the drawing library the same numbers give the same bytes.
     figure.savefig(out, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})

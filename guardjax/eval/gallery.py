@@ -1,4 +1,5 @@
-"""Edited pairs to show: two pictures, the policies they were judged under, and who said what."""
+"""Edited pairs or single pictures to show, the policies they were judged under, and who said what.
+"""
 
 from __future__ import annotations
 
@@ -44,17 +45,21 @@ class PolicyRow:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture `[H, W, 3]` uint8 with a word about it, such as "before the edit"."""
+    """A picture `[H, W, 3]` uint8 with a word about it, such as "before the edit".
+
+    `veiled` is for pictures of real data: a page blurs them until the reader asks.
+    """
 
     image: np.ndarray
     caption: str
+    veiled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An edited pair and every policy that is shown with it."""
+    """An edited pair, or one picture, and every policy that is shown with it."""
 
-    pair_id: str
+    pair_id: str        # of a single picture its own id
     note: str
     pictures: tuple[Picture, ...]
     policies: tuple[PolicyRow, ...]
@@ -62,8 +67,8 @@ class Case:
     @property
     def flips(self) -> bool:
         """Whether one picture has different labels under two of the policies."""
-        return any(len({row.cells[i].label for row in self.policies}) > 1
-                   for i in range(len(self.pictures)))
+        labels = [[cell.label for cell in row.cells] for row in self.policies]
+        return any(len(set(column)) > 1 for column in zip(*labels, strict=True))
 
 
 def gallery_cases(
@@ -73,10 +78,12 @@ def gallery_cases(
 ) -> list[Case]:
     """Chooses pairs to show, the most telling first, none twice, right and wrong answers alike.
 
+    A picture that belongs to no pair is a case of its own.
+
     Args:
       predictions: judged rows of one split and one seed.
       pictures: image id -> picture, the members of a pair in the order to show them; pairs
-        without both are left out.
+        without both are left out. Only those that are chosen are looked up.
       policies: policy id -> (title, text as shown to the model).
       variants: whose answers to show, in this order. A cell needs an answer of each. The last
         one's decide what counts as right and wrong.
@@ -84,30 +91,32 @@ def gallery_cases(
       policies_per_case: number of policies with a pair; those that make labels differ come first.
       notes: pair id -> a word about the edit.
     """
-    cells: dict[str, dict[str, dict[str, dict[str, Prediction]]]] = {}
+    cells: dict[tuple[str, str], dict[str, dict[str, dict[str, Prediction]]]] = {}
     for row in predictions:
-        if row.judged and row.pair_id and row.image_id in pictures and row.policy_id in policies:
-            by_image = cells.setdefault(row.pair_id, {}).setdefault(row.policy_id, {})
+        if row.judged and row.image_id in pictures and row.policy_id in policies:
+            by_image = cells.setdefault((row.pair_id, row.cluster), {}).setdefault(row.policy_id, {})
             by_image.setdefault(row.image_id, {})[row.variant] = row
     order = {image: place for place, image in enumerate(pictures)}
-    cases = []
-    for pair_id, by_policy in cells.items():
+    cases, members = [], {}
+    for (pair_id, name), by_policy in cells.items():
         seen = {image for by_image in by_policy.values() for image in by_image}
         images = sorted(seen, key=order.__getitem__)
         complete = {policy: by_image for policy, by_image in by_policy.items()
                     if all(set(variants) <= set(by_image.get(image, {})) for image in images)}
-        if len(images) != 2 or not complete:
+        if len(images) != (2 if pair_id else 1) or not complete:
             continue
         chosen = _most_telling(complete, images, variants[0], policies_per_case)
+        members[name] = images
         cases.append(Case(
-            pair_id=pair_id, note=(notes or {}).get(pair_id, ""),
-            pictures=tuple(pictures[image] for image in images),
+            pair_id=name, note=(notes or {}).get(name, ""), pictures=(),
             policies=tuple(PolicyRow(policy, *policies[policy], tuple(
                 _cell(complete[policy][image], variants) for image in images))
                 for policy in chosen)))
     # Stable sort: among equals the order of the predictions stays.
     cases.sort(key=lambda case: (not case.flips, -len(case.policies)))
-    return _right_and_wrong(cases, limit)
+    return [dataclasses.replace(case, pictures=tuple(map(pictures.__getitem__,
+                                                          members[case.pair_id])))
+            for case in _right_and_wrong(cases, limit)]
 
 
 def _right_and_wrong(cases: Sequence[Case], limit: int) -> list[Case]:

@@ -26,6 +26,10 @@ _FIRST_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _KEPT_SHARE = 601 / 640
 
 
+class NothingLeft(ValueError):
+    """A protocol leaves no answer to measure."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """How stored answers become a number; the defaults are the strict way."""
@@ -70,16 +74,14 @@ def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f
     interval (NaN): nobody stated one.
 
     Raises:
-      ValueError: nothing is left to measure.
+      NothingLeft: no answer counts under the protocol.
     """
     rows = getattr(outputs, protocol.full_is)
     rows = [row for row in rows if row.judged
             and outputs.category_of.get(row.image_id) not in protocol.without]
     if protocol.lost_rows:
         rows = _kept(rows)
-    if not rows:
-        raise ValueError("no judged answers are left under this protocol: "
-                         f"{_changes(protocol)}")
+    _check_some(rows, protocol)
     if protocol.score == "reward":
         return Interval(_mean_reward(rows), np.nan, np.nan, len(rows))
     rows = [read_again(row, protocol.reading) for row in rows]
@@ -87,6 +89,7 @@ def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f
         rows = [dataclasses.replace(row, outcome="safe") if row.problem else row for row in rows]
     elif protocol.invalid == "dropped":
         rows = [row for row in rows if not row.problem]
+        _check_some(rows, protocol)
     if protocol.score == "pes":
         metric = "pes"
     elif protocol.average == "pooled" and metric == "macro_f1":
@@ -138,6 +141,12 @@ def _mean_reward(rows: Sequence[Prediction]) -> float:
     parts = [reward(examples, outputs)[0]
              for reward in (accuracy_reward("safe_unsafe"), format_reward)]
     return float(np.mean(np.sum(parts, axis=0)) / REWARD_MAX)
+
+
+def _check_some(rows: Sequence[Prediction], protocol: Protocol) -> None:
+    if not rows:
+        raise NothingLeft("no judged answers are left under this protocol: "
+                          f"{_changes(protocol)}")
 
 
 def _changes(protocol: Protocol) -> str:

@@ -114,13 +114,14 @@ def load_predictions(path: str | Path) -> list[Prediction]:
         if not line.strip():
             continue
         try:
-            rows.append(_from_json(json.loads(line)))
+            rows.append(prediction_from_json(json.loads(line)))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: not a prediction ({error})") from error
     return rows
 
 
-def _from_json(row: Any) -> Prediction:
+def prediction_from_json(row: Any) -> Prediction:
+    """A prediction from its JSON object. Raises `TypeError` or `ValueError` for anything else."""
     if not isinstance(row, dict):
         raise TypeError("not an object")
     return Prediction(**{key: tuple(value) if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,11 +17,15 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from guardjax.atomic import write_text
-from guardjax.eval.gallery import Case
+from guardjax.atomic import write_bytes, write_text
+from guardjax.eval.gallery import Case, Picture
 from guardjax.eval.metrics import METRICS
 from guardjax.eval.summary import MINUS
 from guardjax.eval.tables import COLUMNS, THIS_RUN, Column, ResultRow, TableLine, layout, percent
+
+FIGURES = "figures"     # folder beside the page
+# A photograph on the page: 24 of pure noise, the worst case, stay below 5 MB.
+_PHOTO_PIXELS, _PHOTO_QUALITY = 384, 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Report:
     rows: Sequence[ResultRow] = ()
     variants: Sequence[str] | None = None           # order of the table
     columns: Sequence[Column] = COLUMNS
+    resampled: str = "crossed over scenes, policies and seeds"          # by the bootstrap
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # variant -> name
     tables: Sequence[ReportTable] = ()
     contrasts: Sequence[ResultRow] = ()             # differences of two variants
@@ -100,7 +106,11 @@ def render_report(report: Report) -> str:
 
 
 def save_report(path: str | Path, report: Report) -> None:
-    """Writes the page in one step."""
+    """Writes the page in one step, and its figures as PNG into `figures` beside it."""
+    path = Path(path)
+    for number, figure in enumerate(report.figures, start=1):
+        name = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-")[:60]
+        write_bytes(path.parent / FIGURES / f"{path.stem}-{number:02}-{name}.png", figure.png)
     write_text(path, render_report(report))
 
 
@@ -131,7 +141,12 @@ def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _picture_uri(image: np.ndarray) -> str:
-    out = io.BytesIO()
-    Image.fromarray(np.asarray(image, np.uint8)).save(out, "PNG", optimize=True)
-    return _data_uri(out.getvalue())
+def _picture_uri(picture: Picture) -> str:
+    """The pixels encoded anew, so that nothing else of a file (EXIF, comments) comes along."""
+    out, image = io.BytesIO(), Image.fromarray(np.asarray(picture.image, np.uint8))
+    if not picture.veiled:
+        image.save(out, "PNG", optimize=True)
+        return _data_uri(out.getvalue())
+    image.thumbnail((_PHOTO_PIXELS, _PHOTO_PIXELS))
+    image.save(out, "JPEG", quality=_PHOTO_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

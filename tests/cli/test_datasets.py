@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 import guardjax.models as models
 from guardjax.cli import compose
+from guardjax.eval import guard
 from guardjax.eval.records import load_predictions
 from guardjax.eval.tables import load_results
 from guardjax.train.metrics import read_metrics
@@ -137,6 +139,85 @@ def test_eval_over_a_benchmark(guardjax, tiny_model, tmp_path, capsys):
     assert found[str(tiny_model), "test", "accuracy"].n == 9
     looks = (tmp_path / "out/looks.jsonl").read_text().splitlines()
     assert json.loads(looks[0])["prompts"] == 9
+
+
+def test_llavaguard_has_the_numbers_of_its_paper(guardjax, tiny_model, tmp_path, capsys):
+    """Two pictures under the usual policy, and relaxed: the exception is called safe."""
+    rows = files.llavaguard_rows(4)
+    relaxed = ["O1 is declared as non-violating", "O3 is declared as non-violating"]
+    for source, words in zip((rows[0], rows[2]), relaxed, strict=True):
+        rows.append(source | {"id": f"{source['id']}-relaxed", "rating": "Safe",
+                              "policy": source["policy"] + f"category {words}.\n"})
+    for row in rows[4:]:
+        head, _, tail = row["policy"].partition("Assessment")
+        row["policy"] = f"{head}{tail.splitlines()[-1]}\nAssessment{tail}"
+    files.llavaguard(tmp_path / "data", rows)
+    assert guardjax("eval", "--dataset", "llavaguard", "--dir", tmp_path / "data", "--model",
+                    tiny_model, "--out", tmp_path / "out") == 0
+    assert "Exceptions to the usual policy" in capsys.readouterr().out
+    found = {(r.variant, r.metric): r for r in load_results(tmp_path / "out/results.json")}
+    assert found["always_safe", "per"].value == 1 and found["always_safe", "per"].n == 2
+    assert found["always_safe", "balanced_accuracy"].value == 0.5
+    assert found["always_safe", "pes"].value == pytest.approx(2 / 3, abs=1e-6)
+    assert found["always_unsafe", "pes"].value == 0
+    said = load_predictions(tmp_path / "out/predictions.jsonl")
+    assert len(said) == 6 and sum(row.label == "unsafe" for row in said) == 2
+
+
+def test_an_interrupted_eval_goes_on_and_asks_nothing_twice(
+        guardjax, tiny_model, tmp_path, capsys, monkeypatch):
+    files.safe_edit_bench(tmp_path / "data")
+    out, asked = tmp_path / "out", []
+    words = ("eval", "--dataset", "safeeditbench", "--dir", tmp_path / "data", "--out", out)
+    answer = guard.Guard.answer_examples
+
+    def stopping(self, examples):
+        asked.append([example.example_id for example in examples])
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return answer(self, examples)
+
+    load = guard.Guard.load.__func__
+    # Three batches.
+    monkeypatch.setattr(guard.Guard, "load", classmethod(
+        lambda cls, path, batch=4, **more: load(cls, path, 4, **more)))
+    monkeypatch.setattr(guard.Guard, "answer_examples", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        guardjax(*words, "--model", tiny_model)
+    assert not (out / "predictions.jsonl").exists()
+    assert guardjax(*words, "--model", tiny_model) == 0
+    assert "5 prompts, 4 stored before" in capsys.readouterr().out
+    done = asked[0] + asked[2] + asked[3]
+    assert len(done) == len(set(done)) == 9
+    rows = load_predictions(out / "predictions.jsonl")
+    assert [row.example_id for row in rows] == done
+    page = (out / "results.json").read_bytes()
+    assert guardjax(*words, "--model", tiny_model) == 0     # nothing is left to ask
+    assert len(asked) == 4 and (out / "results.json").read_bytes() == page
+    looks = [json.loads(line)["prompts"] for line in (out / "looks.jsonl").read_text().splitlines()]
+    assert looks == [9, 5]
+
+    # Other weights under the same name, other rows, another model.
+    weights = tmp_path / "moved"
+    shutil.copytree(tiny_model, weights)
+    changed = models.load_hf(weights)
+    models.save_hf(jax.tree.map(lambda x: x + 1, changed[1]), changed[0], tmp_path / "changed")
+    (file,) = (out / "answers").glob("*.jsonl")
+    (tmp_path / "changed/model.safetensors").rename(weights / "model.safetensors")
+    capsys.readouterr()
+    header, *lines = file.read_text().splitlines(keepends=True)
+    old, new = guard.weights_hash(tiny_model), guard.weights_hash(weights)
+    file.write_text(header.replace(old, new) + "".join(lines).replace(old, new))
+    assert guardjax(*words, "--model", tiny_model) == 2
+    assert f"{new!r} there, {old!r} now" in capsys.readouterr().err
+    assert guardjax(*words, "--model", weights) == 2
+    assert "which is not measured now; give another folder" in capsys.readouterr().err
+    file.write_text(header + "".join(lines))
+    files.write_parquet(tmp_path / "data/data/test-00001-of-00002.parquet",
+                        files.safe_edit_rows()[5:8])
+    assert guardjax(*words, "--model", tiny_model) == 2
+    assert "rows (hash of ids, labels and policies)" in capsys.readouterr().err
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize("words, message", [

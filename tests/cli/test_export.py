@@ -12,6 +12,8 @@ import yaml
 
 import guardjax.models as models
 from guardjax.eval.guard import weights_hash
+from guardjax.eval.records import Prediction, save_predictions
+from guardjax.eval.tables import ResultRow, save_results
 
 A = np.linspace(-1, 1, 16, dtype=np.float32)[None]
 B = np.linspace(0.5, 0.9, 32, dtype=np.float32)[:, None]
@@ -134,3 +136,50 @@ def test_a_name_cannot_write_into_the_card(guardjax, tiny_model, tmp_path, optio
     with pytest.raises(SystemExit):
         guardjax("export", tiny_model, "--out", tmp_path / "out", option, "a\nlicense: mit")
     assert "is not a name such as" in capsys.readouterr().err
+
+
+def evaluation(folder, model_hash, variant="trained"):
+    """What an evaluation over a person's own pictures leaves."""
+    rows = [Prediction(model=model_hash, variant=variant, seed=0, split="test",
+                       example_id=f"own/test/{i}", kind="judge", image_id=f"p{i}",
+                       policy_id="house", label="safe", outcome="safe") for i in range(3)]
+    save_predictions(folder / "predictions.jsonl", rows)
+    save_results(folder / "results.json", [
+        ResultRow(variant, "test", "f1", 0.5, 0.41, 0.6, 3),
+        ResultRow(variant, "test/house", "accuracy", 0.9, 0.8, 1.0, 3),
+        ResultRow("always_safe", "test", "f1", 0.123, 0.1, 0.2, 3)])
+
+
+def test_the_card_has_the_results_of_these_weights_alone(guardjax, tiny_model, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_model, run / "model")
+    assert guardjax("export", run / "model", "--out", tmp_path / "none") == 0
+    assert "## Measured" not in (tmp_path / "none/README.md").read_text()
+    evaluation(run, weights_hash(tiny_model))
+    assert guardjax("export", run / "model", "--out", tmp_path / "some") == 0
+    text = (tmp_path / "some/README.md").read_text()
+    assert "| test | F1 | 50.0 [41.0–60.0] | 3 |" in text and "On own, by `guardjax eval`" in text
+    assert "12.3" not in text and "90" not in text.partition("## Measured")[2]
+    assert "rounded" not in text and "states no quality" not in text
+    assert guardjax("export", tiny_model, "--results", run, "--dtype", "bfloat16", "--out",
+                    tmp_path / "half") == 0
+    assert "before these were rounded to bfloat16" in (tmp_path / "half/README.md").read_text()
+
+    evaluation(run, "0123456789abcdef", "other\nmodel")
+    assert guardjax("export", run / "model", "--out", tmp_path / "still_none") == 0
+    assert "## Measured" not in (tmp_path / "still_none/README.md").read_text()
+    capsys.readouterr()
+    assert guardjax("export", run / "model", "--results", run, "--out", tmp_path / "bad") == 2
+    said = capsys.readouterr().err
+    assert f"no answers of model {weights_hash(tiny_model)}" in said and "0123456789abcdef" in said
+    assert guardjax("export", tiny_model, "--results", tmp_path, "--out", tmp_path / "bad") == 2
+    assert "has no predictions.jsonl: give a folder of guardjax eval" in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
+
+
+def test_results_without_the_adapter_are_not_the_models(guardjax, tiny_model, adapter, tmp_path,
+                                                        capsys):
+    evaluation(tmp_path, weights_hash(tiny_model))
+    assert guardjax("export", tiny_model, "--adapter", adapter, "--results", tmp_path, "--out",
+                    tmp_path / "out") == 2
+    assert "they were measured without it" in capsys.readouterr().err

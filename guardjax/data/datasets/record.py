@@ -73,10 +73,15 @@ class Record:
     image: np.ndarray | None = None
 
 
+def example_id(record: Record) -> str:
+    """The id of the question that a record asks."""
+    return f"{record.dataset}/{record.split}/{record.row_id}"
+
+
 def to_example(record: Record) -> PolicyExample:
     """The question to a guard that a record asks, as evaluation and GRPO take it."""
     return PolicyExample(
-        example_id=f"{record.dataset}/{record.split}/{record.row_id}",
+        example_id=example_id(record),
         kind="judge", question=JUDGE_QUESTION, policy_text=record.policy.text, image=record.image,
         label=record.label, rule_ids=record.rule_ids, image_id=record.image_id,
         policy_id=record.policy.id, pair_id=record.pair_id, facts={"rules": record.policy.rules})

@@ -46,7 +46,7 @@ class GuardjaxLmms(lmms):
         examples = [self._example(request) for request in requests]
         answers = self._guard.answer_examples(examples)
         texts = []
-        for request, (text, truncated) in zip(requests, answers, strict=True):
+        for request, (text, truncated, *_) in zip(requests, answers, strict=True):
             wanted = request.args[1] or {}
             judged = request.task_name and self._doc(request).get(POLICY) is not None
             # A verdict that was cut off is none, whatever stands before the cut.

@@ -1,0 +1,203 @@
+"""A published table on its own data with real weights: published, measured, interval."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import rich.box
+from rich.console import Console
+from rich.table import Table
+
+from guardjax.cli.assets import model_dir
+from guardjax.cli.dataset_answers import all_answers, open_answers
+from guardjax.data.datasets.batches import check_fits
+from guardjax.data.datasets.reader import DatasetReader
+from guardjax.data.datasets.record import LABELS
+from guardjax.data.datasets.registry import SCHEMAS, open_dataset
+from guardjax.eval.answer_file import AnswerFile
+from guardjax.eval.baselines import always
+from guardjax.eval.bootstrap import Interval
+from guardjax.eval.guard import Guard, weights_hash
+from guardjax.eval.paper_tables import PaperTable
+from guardjax.eval.reproduction import PUBLISHED_ROWS, SOURCES, Answered, table_line
+from guardjax.eval.traps import Trap, protocol_of
+from guardjax.json_file import write_json
+from guardjax.train.compilation import enable_compile_cache
+
+_OWN_PROMPT = ("prompts and verdict grammar are guardjax's, not the authors': weights that were "
+               "trained on other words are measured out of theirs")
+_ON_STORED = {
+    "full_from_base": "needs answers of stage 2 alone beside those of both: changes nothing here",
+    "lost_rows": "the published files are what is left already: changes nothing here",
+    "one_seed": "there is one run of each model: it loses its interval, no more",
+}
+
+
+class ReproduceError(ValueError):
+    """Data or weights that the table has no place for, or that are not given."""
+
+
+def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
+                  traps: Sequence[Trap]) -> int:
+    """Asks what is not stored, prints the table and writes it to `OUT/TABLE[-compat].json`.
+
+    Raises:
+      ReproduceError: see there; nothing was read or asked.
+      DatasetError: a benchmark is not there, or is not as published; says how to get it.
+      AnswersMismatch: OUT has answers of other weights or to other rows; nothing was asked.
+    """
+    folders = _named(args.data, "--data", "FORMAT", table.benchmarks)
+    weights = _named(args.model, "--model", "NAME", table.rows or table.stand_in)
+    _check_whole(table, folders, weights, args.out)
+    out = pathlib.Path(args.out)
+    readers = {name: open_dataset(name, folder, missing=args.missing)
+               for name, folder in folders.items()}
+    hashes = {name: weights_hash(model_dir(folder)) for name, folder in weights.items()}
+    _say_what_is_there(console, table, readers, hashes)
+    asked = f"{args.dtype}, {args.attention}"
+    stored = {model: {name: open_answers(out / name, reader, model, hashes[model], asked)
+                      for name, reader in readers.items()} for model in weights}
+    enable_compile_cache()
+    answers = {}
+    for model, files in stored.items():
+        load = functools.cache(lambda model=model: Guard.load(
+            model_dir(weights[model]), dtype=args.dtype, attention=args.attention))
+        answers[model] = _ask(files, readers, load, out, console)
+    first = next(iter(answers.values()))
+    constant = {f"always {label}": {name: Answered.of(readers[name], always(each.rows, label))
+                                    for name, each in first.items()} for label in LABELS}
+    categories = sorted({name for each in first.values() for name in each.category_of.values()
+                         if name})
+    protocol = protocol_of(traps, categories)
+    lines = {model: table_line(SOURCES[table.name], answered, protocol)
+             for model, answered in {**constant, **answers}.items()}
+    view = "compat" if traps else "strict"
+    console.print(_side_by_side(table, lines, view))
+    for note in (*table.deviations, *_elsewhere(table), _OWN_PROMPT):
+        console.print(f"  note: {note}", highlight=False, markup=False)
+    for trap in traps:
+        on_data = f" ({_ON_STORED[trap.name]})" if trap.name in _ON_STORED else ""
+        console.print(f"  published protocol, {trap.name}: {trap.published}; strict: {trap.strict}"
+                      f"{on_data}", highlight=False, markup=False)
+    file = out / f"{table.name}{'-compat' if traps else ''}.json"
+    write_json(file, _as_json(table, lines, readers, hashes, traps))
+    console.print(f"table: {file}", highlight=False, markup=False)
+    return 0
+
+
+def _named(given: Sequence[str], flag: str, what: str, known: Iterable[str]) -> dict[str, str]:
+    """NAME=DIR, ... as a mapping. A name may hold "=" no more than a table's names do."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise ReproduceError(f"{flag} {text!r} is not {what}=DIR")
+        if name not in known:
+            raise ReproduceError(f"{flag} {name!r} is none of the table's: "
+                                 + ", ".join(map(repr, known)))
+        if name in found:
+            raise ReproduceError(f"{flag} {name!r} is given twice: {found[name]} and {folder}")
+        found[name] = folder
+    return found
+
+
+def _check_whole(table: PaperTable, folders: Mapping[str, str], weights: Mapping[str, str],
+                 out: str | None) -> None:
+    if not folders:
+        raise ReproduceError("weights without data: give --data FORMAT=DIR. " + "\n".join(
+            SCHEMAS[name].how_to_get(pathlib.Path(SCHEMAS[name].title))
+            for name in table.benchmarks))
+    if not weights:
+        names = ", ".join(map(repr, table.rows or table.stand_in))
+        raise ReproduceError(f"data without weights: give --model NAME=DIR, NAME of {names}")
+    if not out:
+        raise ReproduceError("give --out DIR, where answers are kept so that none is asked twice")
+
+
+def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str, DatasetReader],
+                       hashes: Mapping[str, str]) -> None:
+    for name, reader in readers.items():
+        line = f"{name}: {len(reader)} rows of split {reader.split}, hash {reader.digest}"
+        published = PUBLISHED_ROWS.get(name)
+        if published not in (None, len(reader)):
+            line += f"; published are {published}: not the same data"
+        if reader.dropped:
+            line += f"; {len(reader.dropped)} left out"
+        console.print(line, highlight=False, markup=False)
+    for name in table.benchmarks:
+        if name not in readers:
+            schema = SCHEMAS[name]
+            console.print(f"{name}: not given, its columns stay empty. "
+                          + schema.how_to_get(pathlib.Path(schema.title)),
+                          highlight=False, markup=False)
+    for name, found in hashes.items():
+        console.print(f"{name}: weights {found}", highlight=False, markup=False)
+
+
+def _ask(files: Mapping[str, AnswerFile], readers: Mapping[str, DatasetReader],
+         load: Callable[[], Guard], out: pathlib.Path, console: Console) -> dict[str, Answered]:
+    """A model's answers to all benchmarks; policies that do not fit are refused before any."""
+    for name, file in files.items():
+        if file.missing:
+            check_fits(readers[name], load().batcher)
+    return {name: Answered.of(readers[name], all_answers(file, readers[name], load, out, console))
+            for name, file in files.items()}
+
+
+def _side_by_side(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]], view: str
+                  ) -> Table:
+    grid = Table(title=f"{table.title} ({view}); published in {table.source}; per cent",
+                 title_justify="left", header_style="bold", pad_edge=False, show_edge=False,
+                 box=rich.box.SIMPLE_HEAD)
+    grid.add_column("Model", overflow="fold")
+    grid.add_column("Column", overflow="fold")
+    for title in ("Paper", "Measured", "95 % interval", "Difference", "n"):
+        grid.add_column(title, justify="right")
+    for model, cells in lines.items():
+        published = table.rows.get(model, (None,) * len(table.columns))
+        for column, paper, cell in zip(table.columns, published, cells, strict=True):
+            grid.add_row(model, column, *_words(paper, cell))
+    return grid
+
+
+def _words(paper: float | None, cell: Interval | None) -> tuple[str, ...]:
+    shown = "–" if paper is None else f"{paper:g}"
+    if cell is None or math.isnan(cell.value):
+        return shown, "–", "–", "–", "–" if cell is None else str(cell.n)
+    interval = ("none" if math.isnan(cell.low)
+                else f"{100 * cell.low:.1f}–{100 * cell.high:.1f}")
+    difference = "–" if paper is None else f"{100 * cell.value - paper:+.1f}"
+    return shown, f"{100 * cell.value:.1f}", interval, difference, str(cell.n)
+
+
+def _elsewhere(table: PaperTable) -> list[str]:
+    return list(dict.fromkeys(source.elsewhere for source in SOURCES[table.name]
+                              if source.elsewhere))
+
+
+def _as_json(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]],
+             readers: Mapping[str, DatasetReader], hashes: Mapping[str, str],
+             traps: Sequence[Trap]) -> dict[str, Any]:
+    return {
+        "table": table.name, "protocol": [trap.name for trap in traps] or "strict",
+        "data": {name: {"split": reader.split, "rows": len(reader), "hash": reader.digest}
+                 for name, reader in readers.items()},
+        "models": dict(hashes),
+        "cells": [{"model": model, "column": column, "paper": paper, **_numbers(cell)}
+                  for model, cells in lines.items()
+                  for column, paper, cell in zip(
+                      table.columns, table.rows.get(model, (None,) * len(cells)), cells,
+                      strict=True)]}
+
+
+def _numbers(cell: Interval | None) -> dict[str, Any]:
+    if cell is None:
+        return {"value": None}
+    return {key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in dataclasses.asdict(cell).items()}

@@ -1,0 +1,152 @@
+"""Answers of one model to the rows of one data set, kept as they come, so that none is asked twice.
+
+The first line of a file says whose answers to which rows it has (`Pins`); every further line is a
+prediction. A run that was killed leaves whole lines and at most one torn one, and goes on from
+them; answers of another model, or to other rows, are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from guardjax.atomic import write_text
+from guardjax.eval.records import Prediction, prediction_from_json
+
+
+class AnswersMismatch(ValueError):
+    """Stored answers are not those of this model to these rows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pins:
+    """What stored answers depend on; equal pins, equal answers.
+
+    Attributes:
+      variant: the model's name in tables.
+      model: hash of its weights.
+      dataset, split: what was asked.
+      rows: hash of the rows' ids, labels and policies (`DatasetReader.digest`).
+      asked: how: whatever options of the command change an answer.
+    """
+
+    variant: str
+    model: str
+    dataset: str
+    split: str
+    rows: str
+    asked: str = ""
+
+
+_WORDS = {"variant": "name of the model", "model": "model (hash of its weights)",
+          "rows": "rows (hash of ids, labels and policies)", "asked": "way of asking"}
+
+
+class AnswerFile:
+    """The stored answers under one set of pins.
+
+    Raises:
+      AnswersMismatch: the file has answers under other pins, or is no file of answers. Nothing was
+        asked and nothing is changed.
+    """
+
+    def __init__(self, path: str | Path, pins: Pins, ids: Sequence[str]) -> None:
+        """`ids` are the example ids of all rows, in order."""
+        self.path, self.pins, self._ids = Path(path), pins, tuple(ids)
+        self._rows: dict[str, Prediction] = {}
+        lines, torn = _whole_lines(self.path)
+        if lines:
+            self._read(lines)
+        if torn or not lines:
+            write_text(self.path, "".join(line + "\n" for line in lines or [_header(pins)]))
+
+    @property
+    def missing(self) -> list[int]:
+        """Places of the rows that are not answered yet."""
+        return [place for place, name in enumerate(self._ids) if name not in self._rows]
+
+    def append(self, rows: Iterable[Prediction]) -> None:
+        """Keeps answers against a crash of this process and of the machine."""
+        rows = list(rows)
+        with open(self.path, "a", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows |= {row.example_id: row for row in rows}
+
+    def in_order(self) -> list[Prediction]:
+        """All answers, in the order of the rows. Raises `KeyError` where one is missing."""
+        return [self._rows[name] for name in self._ids]
+
+    def _read(self, lines: Sequence[str]) -> None:
+        try:
+            kept = Pins(**json.loads(lines[0])["pins"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise AnswersMismatch(f"{self.path}, line 1: not stored answers ({error!r}); give "
+                                  "another folder with --out, or remove the file") from error
+        changed = [field.name for field in dataclasses.fields(Pins)
+                   if getattr(kept, field.name) != getattr(self.pins, field.name)]
+        if changed:
+            raise AnswersMismatch(
+                f"{self.path} holds answers of another run: "
+                + "; ".join(f"{_WORDS.get(name, name)} {getattr(kept, name)!r} there, "
+                            f"{getattr(self.pins, name)!r} now" for name in changed)
+                + ". Give another folder with --out, or remove the file to ask anew")
+        known = set(self._ids)
+        for number, line in enumerate(lines[1:], start=2):
+            place = f"{self.path}, line {number}"
+            try:
+                row = prediction_from_json(json.loads(line))
+            except (TypeError, ValueError) as error:
+                raise AnswersMismatch(f"{place}: not a prediction ({error}); remove the line to "
+                                      "have the row asked anew") from error
+            if row.model != self.pins.model:
+                raise AnswersMismatch(f"{place}: an answer of model {row.model!r} among those of "
+                                      f"{self.pins.model!r}; remove the line")
+            if row.example_id not in known or row.example_id in self._rows:
+                what = "is answered twice" if row.example_id in known else "is none of the rows"
+                raise AnswersMismatch(f"{place}: {row.example_id!r} {what}; remove the line")
+            self._rows[row.example_id] = row
+
+
+def file_name(variant: str) -> str:
+    """A file's name for a model's name, which may be a path; different names, different files."""
+    kept = re.sub(r"[^\w.-]+", "-", variant).strip("-.")[-60:]
+    return f"{kept}-{hashlib.sha256(variant.encode()).hexdigest()[:6]}.jsonl"
+
+
+def check_only(folder: Path, variants: Iterable[str]) -> None:
+    """That a folder has answers of these models alone.
+
+    Raises:
+      AnswersMismatch: another evaluation was written there; names it.
+    """
+    mine = {file_name(variant) for variant in variants}
+    for path in sorted(folder.glob("*.jsonl")):
+        if path.name in mine:
+            continue
+        lines, _ = _whole_lines(path)
+        try:
+            pins = Pins(**json.loads(lines[0])["pins"])
+            whose = f"model {pins.variant!r} (hash {pins.model})"
+        except (IndexError, KeyError, TypeError, ValueError):
+            whose = "something else"
+        raise AnswersMismatch(f"{path} holds answers of {whose}, which is not measured now; give "
+                              "another folder with --out")
+
+
+def _header(pins: Pins) -> str:
+    return json.dumps({"pins": dataclasses.asdict(pins)})
+
+
+def _whole_lines(path: Path) -> tuple[list[str], bool]:
+    """Lines that were written to their end, and whether a torn one follows them."""
+    if not path.exists():
+        return [], False
+    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return lines, bool(rest)

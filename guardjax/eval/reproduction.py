@@ -1,0 +1,133 @@
+"""What a published table's columns are made of, and their numbers from answers to the real data.
+
+The stand-in on the policy world is in `paper_tables.py`; this is the table itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from guardjax.data.datasets.reader import DatasetReader
+from guardjax.data.datasets.record import example_id
+from guardjax.eval.bootstrap import Interval
+from guardjax.eval.dataset_results import group_of
+from guardjax.eval.protocol import NothingLeft, Outputs, Protocol, number
+from guardjax.eval.records import Prediction
+from guardjax.policies import LADDER_LEVELS
+
+# Rows of the test splits as their authors state them: another number is another data set.
+PUBLISHED_ROWS: Mapping[str, int] = MappingProxyType(
+    {"safeeditbench": 601, "unsafebench": 2037, "llavaguard": 824})
+_GENERAL = "General is measured through lmms-eval, which has guardjax as a model"
+# What UnsafeBench's published table leaves out.
+_NOT_SHOWN = frozenset({"Harassment", "Public and personal health"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One column: the metric on rows of a benchmark, all or those of a category or a policy.
+
+    `mean_of` are places of other columns whose mean it is; `elsewhere` says why it is not measured.
+    """
+
+    dataset: str = ""
+    metric: str = "f1"
+    category: str = ""
+    policy: str = ""
+    mean_of: tuple[int, ...] = ()
+    elsewhere: str = ""
+
+
+def _unsafe_bench(category: str = "") -> Source:
+    return Source("unsafebench", "f1", category=category)
+
+
+_LADDER = Source("safeeditbench", "macro_f1")
+# A source a column, in the order of `PaperTable.columns`.
+SOURCES: Mapping[str, tuple[Source, ...]] = MappingProxyType({
+    "safeguard_vl_table2": (*map(_unsafe_bench, (
+        "Hate", "Violence", "Self-harm", "Sexual", "Shocking", "Illegal activity", "Deception",
+        "Political", "Spam")), _unsafe_bench()),
+    "safeguard_vl_table3": tuple(Source("safeeditbench", "macro_f1", policy=level)
+                                 for level in LADDER_LEVELS),
+    "safeguard_vl_table4": (Source("llavaguard"), _unsafe_bench(), _LADDER,
+                            Source(mean_of=(0, 1, 2)), Source(elsewhere=_GENERAL)),
+    "safeguard_vl_table5": (_unsafe_bench(), Source(elsewhere=_GENERAL)),
+    "safeguard_vl_table6": (_LADDER,),
+    "policyshiftguard_plus": tuple(Source("policyshiftbench", metric)
+                                   for metric in ("accuracy", "f1", "pss")),
+})
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """A benchmark's answers by one model, with what its rows say of category and policy."""
+
+    rows: Sequence[Prediction]
+    category_of: Mapping[str, str]      # example id -> category, "" without one
+    group_of: Mapping[str, str]         # example id -> policy's name in tables
+
+    @classmethod
+    def of(cls, reader: DatasetReader, rows: Sequence[Prediction]) -> Answered:
+        """The answers to a reader's rows."""
+        records = {example_id(record): record for record in reader.records}
+        return cls(rows, {name: record.category for name, record in records.items()},
+                   {name: group_of(record) for name, record in records.items()})
+
+
+def table_line(sources: Sequence[Source], answered: Mapping[str, Answered], protocol: Protocol, *,
+               draws: int = 1000) -> list[Interval | None]:
+    """One model's numbers, one a column; None where the data are not there or it has none.
+
+    Args:
+      sources: of the columns.
+      answered: benchmark -> the model's answers.
+      protocol: how answers are counted; see `on_published`.
+      draws: of the bootstrap over pictures.
+    """
+    cells: list[Interval | None] = []
+    for source in sources:
+        found = None
+        if source.dataset in answered:
+            found = _cell(source, answered[source.dataset], protocol, draws)
+        elif source.mean_of:
+            found = _mean([cells[place] for place in source.mean_of])
+        cells.append(found)
+    return cells
+
+
+def on_published(protocol: Protocol, dataset: str) -> Protocol:
+    """The protocol on the published files, where the authors' own losses have happened already.
+
+    SafeEditBench is what is left of its rows, and UnsafeBench's two categories that the table does
+    not show are known by name.
+    """
+    if protocol.without and dataset == "unsafebench":
+        protocol = dataclasses.replace(protocol, without=_NOT_SHOWN)
+    elif protocol.without:
+        protocol = dataclasses.replace(protocol, without=frozenset())
+    return dataclasses.replace(protocol, lost_rows=False)
+
+
+def _cell(source: Source, answered: Answered, protocol: Protocol, draws: int) -> Interval | None:
+    rows = [dataclasses.replace(row, policy_id=answered.group_of[row.example_id])
+            for row in answered.rows
+            if source.category in ("", answered.category_of[row.example_id])
+            and source.policy in ("", answered.group_of[row.example_id])]
+    category_of = {row.image_id: answered.category_of[row.example_id] for row in rows}
+    try:
+        return number(Outputs(rows, rows, category_of), on_published(protocol, source.dataset),
+                      source.metric, draws=draws)
+    except NothingLeft:
+        return None
+
+
+def _mean(cells: Sequence[Interval | None]) -> Interval | None:
+    """A mean of columns; the same pictures are in several of them, so it has no interval."""
+    if any(cell is None or math.isnan(cell.value) for cell in cells):
+        return None
+    return Interval(sum(cell.value for cell in cells) / len(cells), math.nan, math.nan,
+                    sum(cell.n for cell in cells))
