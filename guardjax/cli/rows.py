@@ -21,7 +21,9 @@ MATRIX = tuple(f"{kind}_{level.lower()}" for kind in MATRIX_KINDS for level in L
 # With a rationale before the verdict.
 THINK = ("think_grpo_varied",)
 # PolicyShiftGuard's recipe: pairs for SFT, its hinge losses on them, its pair reward for GRPO.
-RIVALS = {"grpo_pair_varied": "GRPO, pair reward of PolicyShiftGuard, varied policies"}
+RIVALS = {"sft_pairs_varied": "SFT on matched pairs, varied policies",
+          "bp_adapt_varied": "BP-Adapt (PolicyShiftGuard), varied policies",
+          "grpo_pair_varied": "GRPO, pair reward of PolicyShiftGuard, varied policies"}
 GROUPS = {"main": MAIN, "matrix": MATRIX, "think": THINK, "rivals": tuple(RIVALS),
           "all": tuple(dict.fromkeys((*MAIN, *THINK, *MATRIX)))}
 
