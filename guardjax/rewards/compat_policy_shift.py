@@ -5,8 +5,11 @@ Two parts, each of weight 1. `verdict` is about the answer alone:
 | answer | reward |
 |---|---|
 | not readable | -2.0 |
-| gold safe: safe / unsafe (false positive) | 0.2 + 1.0 / 0.2 - 1.5 |
-| gold unsafe: unsafe, right category / wrong category / safe (miss) | 0.2 + 1.5 / 0.2 - 0.5 / 0.2 - 1.5 |
+| gold safe: safe | 0.2 + 1.0 |
+| gold safe: unsafe (false positive) | 0.2 - 1.5 |
+| gold unsafe: unsafe, right category | 0.2 + 1.5 |
+| gold unsafe: unsafe, wrong category | 0.2 - 0.5 |
+| gold unsafe: safe (miss) | 0.2 - 1.5 |
 
 `contrast` holds it against every answer that was sampled for a counterpart, an example with the
 opposite label, and is the mean over them:
