@@ -30,6 +30,10 @@ The numbers are the authors' (their repository). What follows is our reading, as
 * Their counterparts are one picture under two policies. Ours are also the two members of an edited
   pair under one policy (`counterparts`), as our batches have both.
 * Counterparts weigh equally, whatever their number of answers.
+
+A trap comes with it, so take `verdict_reward` for anything new: a wrong verdict earns -0.8 whatever
+the counterpart says, hence -1.3 - 0.8 = -2.1 beside readable counterparts, and an unreadable answer
+-2.0. Where a model is more likely wrong than right, it pays to write nothing readable.
 """
 
 from __future__ import annotations

@@ -79,6 +79,16 @@ def test_it_has_a_name_and_a_constant_verdict_earns_less_than_the_truth(make):
         assert reward.score(pair, [constant] * 2).value.sum() < 0
 
 
+def test_a_wrong_verdict_earns_less_than_none(make):
+    """The trap that the docstring names; `verdict_reward` has it the other way round."""
+    pair, reward = two(make), reward_by_name("policy_shift")
+    for said in (SAFE, BLOCK):      # the counterpart, wrong or right
+        np.testing.assert_allclose(reward.score(pair, [BLOCK, said]).value[0], -2.1)
+        np.testing.assert_allclose(reward.score(pair, [BROKEN, said]).value[0], -2.0)
+    gated = reward_by_name("gated").score(pair[:1] * 2, [BLOCK, BROKEN]).value
+    assert gated[0] > gated[1]
+
+
 def test_another_label_is_refused(make):
     for part in (shift_verdict, shift_contrast):
         with pytest.raises(ValueError, match="not one of safe, unsafe"):
