@@ -19,7 +19,7 @@ def row(kind: str, policies: str, **optim: float) -> ml_collections.ConfigDict:
     """One algorithm on one choice of policies, from the shipped base.
 
     Args:
-      kind: "sft", "exact" or "grpo".
+      kind: "sft", "bp_adapt", "exact" or "grpo".
       policies: "varied", or a ladder level such as "L3".
       **optim: fields of `OptimConfig` that differ.
     """

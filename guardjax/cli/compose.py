@@ -34,6 +34,7 @@ from guardjax.cli.world_policies import is_policy_file, named_policy
 from guardjax.data.batching import Batcher, load_batcher
 from guardjax.data.corpus import world_corpus
 from guardjax.data.images import PatchSpec
+from guardjax.data.matched_pairs import MatchedPairs
 from guardjax.data.sight import SightSource
 from guardjax.data.sources import BatchSource, one_policy, varied_policies
 from guardjax.data.tokenizer import train_tokenizer
@@ -69,6 +70,7 @@ from guardjax.train.monitor import make_monitor
 from guardjax.train.phases import TimeLedger
 from guardjax.train.recipe import four_bit_modules
 from guardjax.train.sharding import Placement, check_heads, check_pairs, make_mesh
+from guardjax.train.stages.bp_adapt import BPAdaptStage
 from guardjax.train.stages.exact import ExactStage
 from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
@@ -86,7 +88,7 @@ from guardjax.world import builder, catalogue
 
 SCRATCH = "scratch"             # RunConfig.base: random weights and a tokenizer of our own
 _PATCHES = PatchSpec(patch_size=8, min_pixels=64 * 64, max_pixels=64 * 64)
-_STAGES = {"sft": SFTStage, "grpo": GRPOStage, "exact": ExactStage}
+_STAGES = {"sft": SFTStage, "bp_adapt": BPAdaptStage, "grpo": GRPOStage, "exact": ExactStage}
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -231,8 +233,13 @@ def make_stage(
         return _fitting(SightStage(config, model, source, seed), model)
     draw = (varied_policies(policy_splits(), config.plain_share) if config.policies == "varied"
             else one_policy(named_policy(config.policies)))
+    records = list(builder.load(directory, "train"))
+    if config.kind == "bp_adapt":
+        pairs = MatchedPairs(records, draw, model.batcher, batch=config.batch,
+                             num_batches=batches, seed=seed)
+        return _fitting(BPAdaptStage(config, model, pairs, seed), model)
     source = BatchSource(
-        list(builder.load(directory, "train")), draw, model.batcher, mixture=config.data,
+        records, draw, model.batcher, mixture=config.data,
         batch=config.batch, num_batches=batches, seed=seed, think=config.think,
         flip_share=0.5 if config.policies == "varied" else 0.0,
         spell_share=config.spell_share,

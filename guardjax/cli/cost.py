@@ -22,7 +22,8 @@ HEAD = ("Row", "Seed", "Steps", "Pictures", "Labels", "Tokens", "CPU s", "Wall s
 
 _PICTURED = tuple(kind for kind in EXAMPLE_KINDS if kind not in IN_WORDS)
 # Mean tokens of an answer, by the kind of the stage: what it samples, is taught, or scores.
-_TOKENS = {"grpo": "rollout/tokens", "sft": "sft/tokens", "exact": "exact/tokens"}
+_TOKENS = {"grpo": "rollout/tokens", "sft": "sft/tokens", "bp_adapt": "sft/tokens",
+           "exact": "exact/tokens"}
 
 
 @dataclasses.dataclass(frozen=True)

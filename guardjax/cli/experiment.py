@@ -17,9 +17,10 @@ examples:
   guardjax experiment --out runs/safeguard_vl --only-summarise     results of what is there
 
 Rows: base, {sft,exact,grpo}_{l3,varied}, describe_grpo_varied, think_grpo_varied; sft_l1 to
-sft_l5 and grpo_l1 to grpo_l5 are the level matrix. "main", "think", "matrix" and "all" stand for
-many. What is finished is not done again, so the command may be stopped and given again, and
-several of them may work in one folder at a time: a row that another process is at is left to it.
+sft_l5 and grpo_l1 to grpo_l5 are the level matrix; {sft_pairs,bp_adapt,grpo_pair}_varied are what
+a rival does. "main", "think", "matrix", "rivals" and "all" (all but the rivals) stand for many.
+What is finished is not done again, so the command may be stopped and given again, and several of
+them may work in one folder at a time: a row that another process is at is left to it.
 
 Written to OUT: ROW/seedS/{model,metrics.jsonl,cost.json,predictions.jsonl}, results.json,
 report.html, and looks.jsonl with one line for every measuring of the split test.

@@ -40,11 +40,14 @@ CONTRASTS = {
         ("grpo_varied", "sft_varied"), ("grpo_varied", "base"), ("grpo_varied", "grpo_l3"),
         ("grpo_varied", "exact_varied"), ("describe_grpo_varied", "grpo_varied"),
         ("think_grpo_varied", "grpo_varied"), ("sft_varied", "base"), ("sft_l3", "base"),
-        ("grpo_l3", "base"), ("grpo_l3", "sft_l3"),
+        ("grpo_l3", "base"), ("grpo_l3", "sft_l3"), ("grpo_pair_varied", "grpo_varied"),
+        ("bp_adapt_varied", "sft_varied"), ("bp_adapt_varied", "sft_pairs_varied"),
+        ("sft_pairs_varied", "sft_varied"),
     ),
     "retention": (
         ("grpo_varied", "base"), ("grpo_varied", "sft_varied"), ("sft_varied", "base"),
         ("grpo_l3", "base"), ("grpo_l3", "sft_l3"), ("sft_l3", "base"),
+        ("grpo_pair_varied", "grpo_varied"), ("bp_adapt_varied", "sft_varied"),
     ),
 }
 _HELD_OUT = (("pss", "PSS"), ("f1", "F1"), ("pair_accuracy", "Pair accuracy"),

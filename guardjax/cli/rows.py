@@ -20,7 +20,11 @@ MATRIX_KINDS = {"sft": "SFT", "grpo": "GRPO"}
 MATRIX = tuple(f"{kind}_{level.lower()}" for kind in MATRIX_KINDS for level in LADDER_LEVELS)
 # With a rationale before the verdict.
 THINK = ("think_grpo_varied",)
-GROUPS = {"main": MAIN, "matrix": MATRIX, "think": THINK,
+# PolicyShiftGuard's recipe: pairs for SFT, its hinge losses on them, its pair reward for GRPO.
+RIVALS = {"sft_pairs_varied": "SFT on matched pairs, varied policies",
+          "bp_adapt_varied": "BP-Adapt (PolicyShiftGuard), varied policies",
+          "grpo_pair_varied": "GRPO, pair reward of PolicyShiftGuard, varied policies"}
+GROUPS = {"main": MAIN, "matrix": MATRIX, "think": THINK, "rivals": tuple(RIVALS),
           "all": tuple(dict.fromkeys((*MAIN, *THINK, *MATRIX)))}
 
 SEEDS = (0, 1, 2)
@@ -38,11 +42,11 @@ def names() -> dict[str, str]:
             titles[f"{kind}_{level.lower()}"] = f"{title}, one policy ({level})"
         titles[f"{kind}_varied"] = f"{title}, varied policies"
     return titles | {"describe_grpo_varied": "describe, then GRPO, varied policies",
-                     "think_grpo_varied": "GRPO with rationale, varied policies"}
+                     "think_grpo_varied": "GRPO with rationale, varied policies"} | RIVALS
 
 
 def chosen_rows(words: Sequence[str]) -> list[str]:
-    """Rows and names of groups ("main", "think", "matrix", "all"), to rows, each once."""
+    """Rows and names of groups ("main", "think", "matrix", "rivals", "all"), to rows, each once."""
     return list(dict.fromkeys(row for word in words for row in GROUPS.get(word, (word,))))
 
 

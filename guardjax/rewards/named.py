@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guardjax.rewards.compat_policy_shift import shift_contrast, shift_verdict
 from guardjax.rewards.compat_safeguard_vl import accuracy_reward, format_reward
 from guardjax.rewards.compose import Composition, Part
 from guardjax.rewards.own import own_reward
@@ -10,6 +11,8 @@ from guardjax.rewards.verdict_reward import verdict_reward
 
 # A right answer that also has its contrast right earns up to half as much again.
 PAIR_WEIGHT = 0.5
+# Those that look at what was sampled for another example.
+COUNTERPART_REWARDS = (pair_reward, shift_contrast)
 
 COMPOSITIONS: dict[str, Composition] = {
     "gated": Composition((Part("verdict", verdict_reward),)),
@@ -18,6 +21,9 @@ COMPOSITIONS: dict[str, Composition] = {
     ),
     "safeguard_vl": Composition(
         (Part("accuracy", accuracy_reward("yes_no")), Part("format", format_reward))
+    ),
+    "policy_shift": Composition(
+        (Part("verdict", shift_verdict), Part("contrast", shift_contrast))
     ),
     "safeguard_vl_words": Composition(
         (Part("accuracy", accuracy_reward("safe_unsafe")), Part("format", format_reward))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,38 @@ from guardjax.types import Array, PromptBatch
 PLAIN_BYTES = 2**24
 
 
+class AnswerStates(NamedTuple):
+    """The hidden states that predict answers: `before` [B, D] every answer's first token, `after`
+    [B, G, T - 1, D] the others; None where T is 1."""
+
+    before: Array
+    after: Array | None
+
+    def at(self, position: int) -> Array:
+        """[B, G, D], or [B, 1, D] for the first token: what predicts the token at `position`."""
+        return self.before[:, None] if position == 0 else self.after[:, :, position - 1]
+
+
+def answer_states(
+    fns: ModelFns, params: Params, prompts: PromptBatch, tokens: Array, length: Array,
+    features: Array | None = None,
+) -> AnswerStates:
+    """One forward pass over prompts and answers; arguments are those of `token_logprobs`."""
+    batch, group, max_tokens = tokens.shape
+    vision = encode_vision(fns, params, prompts, features)
+    segments = [*prompts.segments]
+    if max_tokens > 1:
+        # A token is an input only if the answer goes on after it.
+        mask = completion_mask(length, max_tokens)
+        segments.append(answer_segment(prompts, tokens[..., :-1], mask[..., 1:], 0))
+    hidden, _ = fns.forward(params, tuple(segments), vision, None)
+    before = last_hidden(hidden[len(prompts.segments) - 1], prompts.prompt.mask)
+    after = None
+    if max_tokens > 1:
+        after = hidden[-1].reshape(batch, group, max_tokens - 1, -1)
+    return AnswerStates(before, after)
+
+
 def token_logprobs(
     fns: ModelFns,
     params: Params,
@@ -29,6 +62,7 @@ def token_logprobs(
     token_chunk: int | None = None,
     vocab_chunk: int | None = None,
     features: Array | None = None,
+    states: AnswerStates | None = None,
 ) -> tuple[Array, Array]:
     """Log-probability of every answer token, and the entropy of the distribution it came from.
 
@@ -52,6 +86,7 @@ def token_logprobs(
       vocab_chunk: tokens of the vocabulary whose logits exist at once; the largest array is then
         [B, token_chunk, vocab_chunk].
       features: image features as of `encode_vision`, to save encoding the pictures again.
+      states: of the same prompts and answers, to save the forward pass.
 
     Returns:
       (logp [B, G, T], entropy [B, G, T]), float32, in nats, both 0 beyond `length`. A token that
@@ -63,27 +98,16 @@ def token_logprobs(
     in_chunks = _in_chunks(fns, params, tokens.shape, token_chunk, vocab_chunk)
     batch, group, max_tokens = tokens.shape
     mask = completion_mask(length, max_tokens)
-    vision = encode_vision(fns, params, prompts, features)
-
-    segments = [*prompts.segments]
-    if max_tokens > 1:
-        # A token is an input only if the answer goes on after it.
-        segments.append(answer_segment(prompts, tokens[..., :-1], mask[..., 1:], 0))
-    hidden, _ = fns.forward(params, tuple(segments), vision, None)
-
-    before = last_hidden(hidden[len(prompts.segments) - 1], prompts.prompt.mask)
-    after = None
-    if max_tokens > 1:
-        after = hidden[-1].reshape(batch, group, max_tokens - 1, -1)
+    before, after = states or answer_states(fns, params, prompts, tokens, length, features)
     if not in_chunks:
         logp, entropy = _score_answers(fns, params, before, after, tokens, transform, token_chunk)
     else:
         # The prompt's state stands G times among T * G others: one pass over the head for all.
-        states = jnp.broadcast_to(before[:, None, None], (batch, group, 1, before.shape[-1]))
+        joined = jnp.broadcast_to(before[:, None, None], (batch, group, 1, before.shape[-1]))
         if max_tokens > 1:
-            states = jnp.concatenate([states, after], axis=2)
+            joined = jnp.concatenate([joined, after], axis=2)
         found = head_logprobs(
-            fns.head(params), states.reshape(batch, group * max_tokens, -1),
+            fns.head(params), joined.reshape(batch, group * max_tokens, -1),
             tokens.reshape(batch, -1), transform, token_chunk=token_chunk, vocab_chunk=vocab_chunk)
         logp, entropy = (each.reshape(tokens.shape) for each in found)
     return jnp.where(mask, logp, 0.0), jnp.where(mask, entropy, 0.0)

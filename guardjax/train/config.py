@@ -21,7 +21,7 @@ from guardjax.train.presets import PRESETS
 from guardjax.train.typed_config import ConfigError, digest, to_text
 
 __all__ = [
-    "CheckpointConfig", "ConfigError", "DatasetConfig", "GuardConfig", "LogConfig", "LoraConfig",
+    "CheckpointConfig", "ConfigError", "DatasetConfig", "GuardConfig", "HingeConfig", "LogConfig", "LoraConfig",
     "MemoryConfig", "MeshConfig", "OptimConfig", "RLConfig", "RunConfig", "StageConfig",
     "WorldConfig", "digest", "resolve", "to_text",
 ]
@@ -232,7 +232,6 @@ class RLConfig:
         for name in ("dynamic_rounds", "epochs", "minibatches", "micro_batches"):
             _require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
 
-
     def _check_engine(self) -> None:
         """That an engine is told where it is, and asked for nothing that it cannot do."""
         if self.engine == "local":
@@ -262,6 +261,20 @@ class RLConfig:
                  f"engine_requests must be >= 1, got {self.engine_requests}")
 
 
+@dataclasses.dataclass(frozen=True)
+class HingeConfig:
+    """Hinge losses on matched pairs, see `rl/pair_hinge.py`; read by stage "bp_adapt"."""
+
+    own_coef: float = 0.1               # weight of the own word above the other one
+    pair_coef: float = 0.2              # weight of each word's logit moving with the policy
+    margin: float = 0.5                 # of all hinges, in logits
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _require(value >= 0, f"{field.name} must be >= 0, got {value}")
+
+
 def _default(field: dataclasses.Field) -> Any:
     return (field.default if field.default_factory is dataclasses.MISSING
             else field.default_factory())
@@ -271,7 +284,7 @@ def _default(field: dataclasses.Field) -> Any:
 class StageConfig:
     """One stage of training."""
 
-    kind: Literal["sight", "sft", "grpo", "exact"]
+    kind: Literal["sight", "sft", "bp_adapt", "grpo", "exact"]
     steps: int                          # batches; each is `rl.updates` optimiser updates
     name: str = ""                      # prefix of its metrics; empty means the kind
     batch: int = 32                     # B, prompts a step over all devices
@@ -290,6 +303,7 @@ class StageConfig:
     policies_per_image: int = 1         # M; the prompts of M policies branch from one picture
     feature_cache: bool = False         # keep features of a frozen tower on disk; "grpo"
     rl: RLConfig = RLConfig()
+    hinge: HingeConfig = HingeConfig()
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -385,12 +399,16 @@ class StageConfig:
 # Fields that a kind of stage does not read; setting one is an error, not a wish unheard.
 _NOT_SIGHT = ("data", "policies", "plain_share", "spell_share", "freeze", "policies_per_image")
 _UNREAD: Mapping[str, Sequence[str]] = {
-    "sight": (*_NOT_SIGHT, "think", "feature_cache"), "sft": ("closeness", "feature_cache"),
-    "grpo": ("closeness", "think"), "exact": ("closeness", "think", "feature_cache")}
+    "sight": (*_NOT_SIGHT, "think", "feature_cache", "hinge"),
+    "sft": ("closeness", "feature_cache", "hinge"),
+    "bp_adapt": ("closeness", "think", "data", "policies", "spell_share", "policies_per_image",
+                 "feature_cache"),
+    "grpo": ("closeness", "think", "hinge"),
+    "exact": ("closeness", "think", "feature_cache", "hinge")}
 _ALL_RL = tuple(field.name for field in dataclasses.fields(RLConfig) if field.name != "unlike")
 _EXACT_RL = ("reward", "reward_seconds", "temperature")
 _UNREAD_RL: Mapping[str, Sequence[str]] = {
-    "sight": _ALL_RL, "sft": _ALL_RL, "grpo": (),
+    "sight": _ALL_RL, "sft": _ALL_RL, "bp_adapt": _ALL_RL, "grpo": (),
     "exact": tuple(name for name in _ALL_RL if name not in _EXACT_RL)}
 
 

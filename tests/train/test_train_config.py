@@ -42,7 +42,7 @@ ENGINE = {"engine": "vllm", "engine_url": "http://a:1", "correction": "token"}
     ({"seed": True}, r"seed must be int, got True"),
     ({"name": 3}, r"name must be text"),
     ({"stages": [{"kind": "ppo", "steps": 1}]},
-     r"stages\.0\.kind must be one of 'sight', 'sft', 'grpo', 'exact', got 'ppo'"),
+     r"stages\.0\.kind must be one of 'sight', 'sft', 'bp_adapt', 'grpo', 'exact', got 'ppo'"),
     ({"stages": [{"kind": "sft", "steps": 1, "think": 1}]}, r"think must be true or false"),
     ({"stages": [{"kind": "sft", "steps": 1, "freeze": "visual"}]}, r"freeze must be a list"),
     ({"stages": [{"kind": "sft", "steps": 1, "data": {"captoin": 1.0}}]},

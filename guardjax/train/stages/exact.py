@@ -15,8 +15,7 @@ import numpy as np
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.policies import Label, format_verdict
-from guardjax.rewards.named import reward_by_name
-from guardjax.rewards.pair_reward import pair_reward
+from guardjax.rewards.named import COUNTERPART_REWARDS, reward_by_name
 from guardjax.rl.exact import expected_reward_of_answers
 from guardjax.rl.logprobs import token_logprobs
 from guardjax.train.config import StageConfig
@@ -37,10 +36,10 @@ class ExactStage(TrainedStage):
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         super().__init__(config, source, seed, placement=model.placement)
         self._model, self._reward = model, reward_by_name(config.rl.reward)
-        if any(part.reward is pair_reward for part in self._reward.parts):
+        if any(part.reward in COUNTERPART_REWARDS for part in self._reward.parts):
             raise ValueError(
-                f"rl.reward={config.rl.reward!r} rewards an answer by how often the counterpart's "
-                "answers are right, and listed answers say nothing of that; choose 'gated'")
+                f"rl.reward={config.rl.reward!r} rewards an answer by the counterpart's sampled "
+                "answers, and listed answers say nothing of that; choose 'gated'")
         self._seconds = config.rl.reward_seconds
         transform = model.transform(config.rl.temperature)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from guardjax.data.sources import Batch, BatchSource
 from guardjax.rl.answers import completion_mask
-from guardjax.rl.logprobs import token_logprobs
+from guardjax.rl.logprobs import AnswerStates, token_logprobs
 from guardjax.train.config import StageConfig
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.trained import Program, TrainedStage
@@ -21,21 +21,8 @@ class SFTStage(TrainedStage):
 
     def __init__(self, config: StageConfig, model: StageModel, source: BatchSource, seed: int):
         super().__init__(config, source, seed, placement=model.placement)
-        transform = model.transform()
-
-        def loss(trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
-            del key
-            params = self.recipe.merge(trained, frozen)
-            logp, _ = token_logprobs(
-                model.fns, params, batch["prompts"], batch["tokens"], batch["length"], transform)
-            mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
-            count = mask.sum().astype(jnp.float32)
-            whole = jnp.all((logp > jnp.log(0.5)) | ~mask, axis=-1)
-            metrics = {"sft/likely_answers": (whole.sum(), jnp.float32(whole.size)),
-                       "sft/tokens": (count, jnp.float32(whole.size))}
-            return -logp.sum(), count, metrics
-
-        self.jits = [self._make_step(loss, config.name)]
+        self._model, self._transform = model, model.transform()
+        self.jits = [self._make_step(self._loss, config.name)]
 
     def step(self, bundle: Bundle, batch: Batch) -> tuple[Bundle, Any, None]:
         """One update."""
@@ -47,3 +34,20 @@ class SFTStage(TrainedStage):
 
     def _arrays(self, batch: Batch) -> dict[str, Any]:
         return {"prompts": batch.prompts, "tokens": batch.tokens, "length": batch.length}
+
+    def _loss(self, trained: Any, frozen: Any, batch: dict[str, Any], key: jax.Array):
+        """(sum, count, metrics) as `steps.make_train_step` wants them."""
+        del key
+        return self._cross_entropy(self.recipe.merge(trained, frozen), batch)
+
+    def _cross_entropy(self, params: Any, batch: dict[str, Any],
+                       states: AnswerStates | None = None):
+        logp, _ = token_logprobs(
+            self._model.fns, params, batch["prompts"], batch["tokens"], batch["length"],
+            self._transform, states=states)
+        mask = completion_mask(batch["length"], batch["tokens"].shape[-1])
+        count = mask.sum().astype(jnp.float32)
+        whole = jnp.all((logp > jnp.log(0.5)) | ~mask, axis=-1)
+        metrics = {"sft/likely_answers": (whole.sum(), jnp.float32(whole.size)),
+                   "sft/tokens": (count, jnp.float32(whole.size))}
+        return -logp.sum(), count, metrics
