@@ -186,7 +186,7 @@ def test_an_interrupted_eval_goes_on_and_asks_nothing_twice(
         guardjax(*words, "--model", tiny_model)
     assert not (out / "predictions.jsonl").exists()
     assert guardjax(*words, "--model", tiny_model) == 0
-    assert "5 prompts, 4 stored before" in capsys.readouterr().out
+    assert "5 prompts, 4 stored before" in " ".join(capsys.readouterr().out.split())
     done = asked[0] + asked[2] + asked[3]
     assert len(done) == len(set(done)) == 9
     rows = load_predictions(out / "predictions.jsonl")

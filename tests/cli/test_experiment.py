@@ -298,7 +298,7 @@ def test_examples_are_judged_by_the_verb_itself(tmp_path, monkeypatch, capsys):
         model_hash = "m1"
 
         @classmethod
-        def load(cls, path, batch, dtype, attention):
+        def load(cls, path, batch, **options):
             return cls()
 
         def answer(self, images, policy_text):

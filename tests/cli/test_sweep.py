@@ -159,6 +159,7 @@ def test_nothing_there_and_a_trial_that_is_not(tmp_path, capsys):
     assert "--only lr=7/seed0: no such trial" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_sweep(tmp_path, tiny_model, capsys):
     two = "def sweep(add):\n    for lr in (1e-3, 1e-2):\n        add({'stages.0.optim.lr': lr})\n"
     path = config_file(tmp_path, two, base=str(tiny_model))

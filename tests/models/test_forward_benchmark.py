@@ -48,7 +48,7 @@ def test_the_large_shape_is_the_release(forward):
     from forward_parts import device
 
     from guardjax.models.config import ModelConfig
-    from tests.models.release_configs import RELEASES
+    from guardjax.models.releases import RELEASES
 
     release, ours = ModelConfig.from_hf(RELEASES["3B"]), device.config_3b()
     for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",

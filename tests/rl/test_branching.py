@@ -147,6 +147,7 @@ def test_log_probabilities_and_gradients_are_those_of_repeating(params, template
     assert_exact(branched(FNS, params, template, **chunks), oracle(template))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_take_the_branches_as_one_row(params, kernel, monkeypatch):
     """The decoder by the kernels' rows and their own gradient, interpreted on this device."""
@@ -189,6 +190,7 @@ def test_sampling_is_that_of_prompts_on_their_own(params, template, slots):
     np.testing.assert_allclose(found.logp, logp, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_picture_is_encoded_once_and_what_is_shared_is_nowhere_repeated(params):
     prompts = branch_prompts(BATCHER, examples_of(IMAGE_FIRST), M)
     rows = []

@@ -28,7 +28,9 @@ def run(row: str, out, steps: int, *more: str):
     return read_metrics(out / "metrics.jsonl")
 
 
-@pytest.mark.parametrize("row", ["sft_varied", "bp_adapt_varied", "exact_l3", "grpo_varied"])
+@pytest.mark.parametrize("row", [
+    "sft_varied", "bp_adapt_varied", pytest.param("exact_l3", marks=pytest.mark.slow),
+    "grpo_varied"])
 def test_a_row_runs_and_repeats_bit_for_bit(row, tmp_path) -> None:
     first, second = (run(row, tmp_path / name, 3) for name in "ab")
     assert first == second and len(first) == 3

@@ -130,6 +130,7 @@ def test_a_step_in_parts_is_that_of_prompts_on_their_own(small_guard):
             np.testing.assert_allclose(metrics[name], (total, count), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_tower_runs_once_an_image_and_update(small_guard):
     """Frozen: in the rollout alone, a row a picture. Trained: once more, with its gradient."""
     fns, rows = counted(small_guard)
