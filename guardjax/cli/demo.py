@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _train(console: Any, run: Any, folder: pathlib.Path) -> pathlib.Path:
     """The trained model. What an earlier demo trained otherwise is put aside, not shown as this."""
-    from guardjax.cli import compose
+    from guardjax.cli import compose, training
     from guardjax.train.console import RunConsole
     from guardjax.train.workdir import WorkdirError, check_workdir
 
@@ -93,7 +93,7 @@ def _train(console: Any, run: Any, folder: pathlib.Path) -> pathlib.Path:
         folder.rename(aside)
         console.print(f"{folder} was trained from another model or config: kept as {aside.name}, "
                       "trained again", highlight=False, markup=False)
-    return compose.train(run, folder, RunConsole(run.log.every_steps))
+    return training.train(run, folder, RunConsole(run.log.every_steps))
 
 
 def _full_tables(full: Any) -> list[Any]:

@@ -40,7 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
                         help="a benchmark's folder as its home publishes it; may be given again")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=DIR",
                         help="weights of the table's row NAME; may be given again")
-    parser.add_argument("--out", metavar="DIR", help="where answers are kept, and the table written")
+    parser.add_argument("--out", metavar="DIR",
+                        help="where answers are kept, and the table written")
     parser.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
                         help="what to do with rows whose picture is not there (default: refuse)")
     add_compute_flags(parser)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from guardjax.atomic import write_text
-from guardjax.cli import compose, rows
+from guardjax.cli import compose, rows, training
 from guardjax.cli.cost import cost_of, load_cost, save_cost, timed
 from guardjax.cli.measure import log_look, measure
 from guardjax.eval.guard import Guard, weights_hash
@@ -101,7 +101,7 @@ def train_config(
     if load_cost(run.folder) and model.is_dir():
         return model
     with timed(run.folder):
-        model = compose.train(config, run.folder, console or RunConsole(config.log.every_steps))
+        model = training.train(config, run.folder, console or RunConsole(config.log.every_steps))
     save_cost(run.folder, cost_of(config, run.folder))
     return model
 

@@ -91,13 +91,13 @@ def main(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Trains in this process, one of a run's or the only one."""
-    from guardjax.cli import compose
+    from guardjax.cli import compose, training
     from guardjax.train import hosts
     from guardjax.train.console import RunConsole
 
     run = compose.load_config(args.config, args.overrides)
     first = hosts.is_first()
-    path = compose.train(
+    path = training.train(
         run, args.out, RunConsole(run.log.every_steps, enabled=first), args.profile)
     if first:
         print(f"model: {path}")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from guardjax.policies import Policy, PolicyError, load_ladder, load_policy
-from guardjax.train.typed_config import unknown_name
+from guardjax.train.config import unknown_name
 from guardjax.world import catalogue
 
 

@@ -68,7 +68,8 @@ def of_world(build: Path, *, url: str = "") -> dict[str, Any]:
         url=url, licence=_WORLD_LICENCE, creator="The guardjax authors")
 
 
-def of_pairs(folder: Path, *, url: str = "", licence: str = "", creator: str = "") -> dict[str, Any]:
+def of_pairs(folder: Path, *, url: str = "", licence: str = "",
+             creator: str = "") -> dict[str, Any]:
     """Metadata of edited pairs: a record is a picture under a policy, with the picture.
 
     Raises:

@@ -94,7 +94,8 @@ def gallery_cases(
     cells: dict[tuple[str, str], dict[str, dict[str, dict[str, Prediction]]]] = {}
     for row in predictions:
         if row.judged and row.image_id in pictures and row.policy_id in policies:
-            by_image = cells.setdefault((row.pair_id, row.cluster), {}).setdefault(row.policy_id, {})
+            by_policy = cells.setdefault((row.pair_id, row.cluster), {})
+            by_image = by_policy.setdefault(row.policy_id, {})
             by_image.setdefault(row.image_id, {})[row.variant] = row
     order = {image: place for place, image in enumerate(pictures)}
     cases, members = [], {}

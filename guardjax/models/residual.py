@@ -36,6 +36,16 @@ def hold_embedded(x: Array) -> Array:
     return hold(jax.lax.with_sharding_constraint(x, between))
 
 
+def hold_pictures(x: Array) -> Array:
+    """As `hold`, for pictures x [B, N, D] in a tower: split over all chips where B allows.
+
+    No weight of a tower is split along `tensor`, so that chips along it would all do the same work.
+    """
+    if _held(x) and x.shape[0] % (mesh := jax.sharding.get_abstract_mesh()).size == 0:
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
+    return hold(x)
+
+
 def _held(x: Array) -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     return set(BATCH_AXES) <= set(mesh.axis_names) and mesh.size > 1 and x.shape[-2] > 1

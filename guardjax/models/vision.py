@@ -17,7 +17,7 @@ from guardjax.models.layers import (GatedMLP, LayerNorm, PlainMLP, RMSNorm, in_f
                                     inverse_frequencies, quick_gelu, rotate)
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
-from guardjax.models.residual import hold
+from guardjax.models.residual import hold_pictures
 from guardjax.types import VisionInputs
 
 Array = jax.Array | np.ndarray
@@ -124,8 +124,8 @@ class VisionBlock(nn.Module):
 
     def __call__(self, x: Array, angles: tuple[Array, Array], mask: Array,
                  frame: Array | None = None) -> jax.Array:
-        x = hold(x + self.attn(self.norm1(x), angles, mask, frame))
-        return hold(x + self.mlp(self.norm2(x)))
+        x = hold_pictures(x + self.attn(self.norm1(x), angles, mask, frame))
+        return hold_pictures(x + self.mlp(self.norm2(x)))
 
 
 class VisionAttention(nn.Module):
@@ -148,7 +148,8 @@ class VisionAttention(nn.Module):
                  frame: Array | None = None) -> jax.Array:
         batch, num_patches, width = x.shape
         blocks, block = mask.shape[1], mask.shape[-1]
-        split = self.qkv(x).reshape(batch, blocks, block, 3, self.cfg.num_heads, self.cfg.head_dim)
+        split = hold_pictures(self.qkv(x)).reshape(
+            batch, blocks, block, 3, self.cfg.num_heads, self.cfg.head_dim)
         queries, keys, values = split.transpose(3, 0, 1, 4, 2, 5)    # [B, blocks, heads, block, d]
         cos, sin = (a.reshape(batch, blocks, 1, block, -1) for a in angles)
         queries, keys = rotate(queries, (cos, sin)), rotate(keys, (cos, sin))

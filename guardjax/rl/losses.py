@@ -1,7 +1,8 @@
 """The policy loss of GRPO and its kin, as sums and counts: one function, choices that combine.
 
 What is not here: advantages (`advantages.py`), the estimates of the divergence (`divergence.py`),
-the ratios (`ratios.py`). Names of whole methods are presets of the config (`train/presets.py`).
+the ratios (`ratios.py`). Names of whole methods are presets of the config
+(`train/config/presets.py`).
 """
 
 from __future__ import annotations

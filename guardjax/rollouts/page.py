@@ -75,8 +75,8 @@ def missing_parts(run: RunLog) -> str:
     stages = ", ".join(dict.fromkeys(str(line["stage"]) for line in run.metrics))
     if not run.has("rollout/right") and not run.has("rollout/tokens"):
         return (f"This run has sampled no answers: its stages so far ({stages}) are of no kind "
-                "that does. Only a stage of kind grpo has rollouts; the curves below are what there "
-                "is.")
+                "that does. Only a stage of kind grpo has rollouts; the curves below are what "
+                "there is.")
     return ("This run has kept no groups: they are written every log.groups_every_steps steps, and "
             "that is 0, or not over yet, or the run was made before there were any. The curves and "
             "the signs that need metrics alone are below.")

@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from guardjax.train.config import CheckpointConfig, ConfigError
 from guardjax.train.metrics import join_pairs
-from guardjax.train.typed_config import unknown_name
+from guardjax.train.config import unknown_name
 
 _policies = ocp.training.preservation_policies
 

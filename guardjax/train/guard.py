@@ -25,9 +25,9 @@ class NonFiniteError(RuntimeError):
     def __init__(self, stage: str, step: int, count: int, saved_at: pathlib.Path) -> None:
         super().__init__(
             f"stage {stage!r}, step {step}: the last {count} updates had a loss, gradient or "
-            "reward that was not finite and were skipped; giving up. The parameters are those of the last "
-            f"good step; the state was saved in {saved_at}. Try a lower learning rate, a smaller "
-            "clip_norm or a longer warm-up, and look at the batches of these steps.")
+            "reward that was not finite and were skipped; giving up. The parameters are those of "
+            f"the last good step; the state was saved in {saved_at}. Try a lower learning rate, a "
+            "smaller clip_norm or a longer warm-up, and look at the batches of these steps.")
         self.step = step
         self.count = count
         self.saved_at = saved_at

@@ -14,7 +14,7 @@ import jax
 
 from guardjax.models.config import ModelConfig
 from guardjax.train.config import StageConfig
-from guardjax.train.typed_config import to_text
+from guardjax.train.config import to_text
 
 Identity = Mapping[str, Sequence[str]]
 """What it is (model, tokenizer, ...) -> lines that must be equal; a missing part is not asked."""

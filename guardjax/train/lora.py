@@ -23,7 +23,7 @@ import numpy as np
 from guardjax.models.linear import KERNEL, LORA_A, LORA_B, NF4
 from guardjax.train.config import LoraConfig
 from guardjax.train.state import Params
-from guardjax.train.typed_config import unknown_name
+from guardjax.train.config import unknown_name
 
 A, B = LORA_A, LORA_B       # they stand where the module's "kernel" stands
 _Change = Callable[[Params, Params], Params]      # (module, its factors) -> module

@@ -148,6 +148,15 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: RuleSet | str) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def on_one_device(tree: Any) -> Any:
+    """The tree bound to the first device, as all that is restored, or computed from it, will be.
+
+    An array that `jnp` makes is bound to none, and programs are compiled for that difference: the
+    second step, and the first after a restart, would be compiled anew.
+    """
+    return jax.device_put(tree, jax.devices()[0])
+
+
 def shard_tree(tree: Any, mesh: Mesh, rules: RuleSet | str) -> Any:
     """Returns the tree with every array placed by the rules.
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from guardjax.train.typed_config import unknown_name
+from guardjax.train.config import unknown_name
 
 Params = Mapping[str, Any]
 

@@ -203,8 +203,9 @@ def test_the_experiment_from_rows_to_report(tmp_path, fakes, capsys):
     assert {row.seed for row in found if row.variant == "sft_varied"} == {None, 0, 1}
     assert any(row.variant == "grpo_varied − sft_varied" for row in found)
     page = (tmp_path / "report.html").read_text()
-    for text in ("GRPO, varied policies", "Trained on one level", "What training cost", "always safe",
-                 "PSS where something is held out", "Learning curves", "Edited pairs", "Controls"):
+    for text in ("GRPO, varied policies", "Trained on one level", "What training cost",
+                 "always safe", "PSS where something is held out", "Learning curves",
+                 "Edited pairs", "Controls"):
         assert text in page
     # Again: nothing is trained, nothing is asked, the same is shown.
     assert main([*words, "--seeds", "0,1", "--only-summarise"]) == 0

@@ -38,8 +38,8 @@ def stored_rows(out):
 
 def test_a_table_is_measured_once_and_viewed_twice(said, tiny_model, tmp_path, monkeypatch):
     files.safe_edit_bench(tmp_path / "data")
-    words = (TABLE, "--data", f"safeeditbench={tmp_path / 'data'}", "--model", f"{ROW}={tiny_model}",
-             "--out", tmp_path / "out")
+    words = (TABLE, "--data", f"safeeditbench={tmp_path / 'data'}",
+             "--model", f"{ROW}={tiny_model}", "--out", tmp_path / "out")
     status, out, _ = said(*words)
     assert status == 0
     assert "safeeditbench: 9 rows of split test" in out and "published are 601" in out

@@ -22,7 +22,8 @@ def raising(error):
     (ConfigError("seed: must be int"), 2, "seed: must be int"),
     (PermissionError(errno.EACCES, "Permission denied", "out"), 2, "Permission denied: 'out'"),
     (Preempted(2), 130, "stopped by SIGINT with everything saved; the same command goes on"),
-    (EngineError("engine vllm at http://a:1, step 3: lost"), 1, "engine vllm at http://a:1, step 3"),
+    (EngineError("engine vllm at http://a:1, step 3: lost"), 1,
+     "engine vllm at http://a:1, step 3"),
     (FULL, 1, "the disk is full: [Errno 28] No space left on device. Free some space"),
     # As array_record says it while a world is built.
     (RuntimeError("Failed\nwrite() failed: No space left on device"), 1,

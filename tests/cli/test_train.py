@@ -89,7 +89,8 @@ def test_it_trains_every_stage_and_writes_a_model(straight, tiny_model):
 
 def test_what_it_sampled_can_be_looked_at(guardjax, straight, tmp_path, capsys):
     assert {"reward.png", "kl.png", "loss.png"} <= {f.name for f in (straight / "curves").iterdir()}
-    kept = [(line["step"], len(line["answers"])) for line in read_metrics(straight / "groups.jsonl")]
+    kept = [(line["step"], len(line["answers"]))
+            for line in read_metrics(straight / "groups.jsonl")]
     # Every second step of GRPO, all four prompts of the batch and all answers of each.
     assert kept == [(step, 2) for step in range(14, 25, 2) for _ in range(4)]
     assert guardjax("rollouts", straight, "--out", tmp_path / "page.html") == 0
@@ -264,7 +265,8 @@ def mine(completions):
 def test_a_reward_that_is_the_same_for_all_is_said(
         guardjax, config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("guardjax.train.silence.SILENT_STEPS", 4)
-    (tmp_path / "mine.py").write_text("def mine(completions):\n    return [1.0] * len(completions)\n")
+    (tmp_path / "mine.py").write_text(
+        "def mine(completions):\n    return [1.0] * len(completions)\n")
     assert guardjax("train", "--config", config_file, "--out", tmp_path / "run",
                     "stages.0.steps=2", "stages.1.steps=6",
                     f"stages.1.rl.reward={tmp_path / 'mine.py'}:mine") == 0

@@ -12,7 +12,8 @@ from guardjax.data.processor import (NESTED_FILE, PROCESSOR_FILE, ProcessorError
 # As the 7B release wrote it, as transformers 4.5x saved a fine-tuned model, and the nested one.
 RELEASE = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "temporal_patch_size": 2,
            "merge_size": 2, "image_mean": list(MEAN), "image_std": list(STD),
-           "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+           "image_processor_type": "Qwen2VLImageProcessor",
+           "processor_class": "Qwen2_5_VLProcessor"}
 TUNED = RELEASE | {
     "image_processor_type": "Qwen2VLImageProcessorFast", "crop_size": None, "do_center_crop": None,
     "default_to_square": True, "do_convert_rgb": True, "do_normalize": True, "do_rescale": True,

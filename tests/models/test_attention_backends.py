@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from guardjax.cli.assets import model_dir
-from guardjax.cli.compose import train
+from guardjax.cli.training import train
 from guardjax.cli.main import main
 from guardjax.eval.guard import Guard
 from guardjax.models import qwen2_5_vl as model

@@ -24,7 +24,8 @@ def test_release_7b_is_read():
     assert cfg.vision.tokens_per_second == 2 and not cfg.tie_word_embeddings
 
 
-@pytest.mark.parametrize("cfg", [TIED, UNTIED, tiny_config(), *map(ModelConfig.from_hf, RELEASES.values())])
+@pytest.mark.parametrize(
+    "cfg", [TIED, UNTIED, tiny_config(), *map(ModelConfig.from_hf, RELEASES.values())])
 def test_there_and_back(cfg):
     assert ModelConfig.from_hf(cfg.to_hf()) == cfg
     assert hash(cfg) == hash(ModelConfig.from_hf(cfg.to_hf()))

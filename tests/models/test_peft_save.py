@@ -90,7 +90,8 @@ def test_layers_that_an_adapter_leaves_out_are_not_changed(tmp_path):
 
 def test_factors_that_peft_writes_otherwise_are_refused():
     shapes = {"visual": {"patch_embed": {"lora_a": np.zeros((96, 2)), "lora_b": np.zeros((2, 32))}}}
-    with pytest.raises(WeightsError, match="factors of visual/patch_embed cannot be saved for PEFT"):
+    with pytest.raises(
+            WeightsError, match="factors of visual/patch_embed cannot be saved for PEFT"):
         adapted(shapes, UNTIED)
     assert not adapted({}, UNTIED)
     assert flax.traverse_util.flatten_dict(seeded_adapter(SCANNED).tree)[

@@ -14,7 +14,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from guardjax.cli.main import main
 from guardjax.models.tiny import tiny_config
 from guardjax.scale import slices, tables
-from guardjax.scale.analytic import tower_flops
 from guardjax.scale.chips import CHIPS, GIB
 from guardjax.scale.memory import compile_memory
 from guardjax.scale.plan import Plan, argument_bytes, make_plan
@@ -81,11 +80,7 @@ def test_flops_in_a_tpus_program_are_those_the_sizes_say(kind, rules, changes):
     plan = make_plan(asked, work)
     assert plan.fits
     for each in plan.programs:
-        # The tower's rules know no `tensor`: chips along it do the same, as far as the partitioner
-        # does not see to it.
-        again = 0.0 if each.name == "grpo/update" else (
-            (work.mesh.shape["tensor"] - 1) * tower_flops(work.cfg, 4, LENGTHS.image))
-        assert -0.05 < each.excess < again / each.floor.flops + 0.05, each
+        assert abs(each.excess) < 0.05, each
         # Of a table of embeddings only rows are read.
         assert each.cost.sent > 0 and each.cost.bytes > each.memory.arguments / 2
 

@@ -33,6 +33,7 @@ from guardjax.train.guard import NonFiniteGuard
 from guardjax.train.loop import run_stages
 from guardjax.train.metrics import MetricWriter
 from guardjax.train.optim import make_optimizer, make_schedule
+from guardjax.train.sharding import on_one_device
 from guardjax.train.stages.model import StageModel
 from guardjax.train.state import Bundle, init_state, merge_params, split_params
 from guardjax.train.steps import make_train_step
@@ -40,8 +41,8 @@ from guardjax.types import PolicyExample
 
 
 def toy_params() -> dict[str, Any]:
-    return {"visual": {"kernel": jnp.eye(4)}, "model": {"kernel": jnp.zeros((4, 2)),
-                                                        "bias": jnp.zeros(2)}}
+    return on_one_device({"visual": {"kernel": jnp.eye(4)},
+                          "model": {"kernel": jnp.zeros((4, 2)), "bias": jnp.zeros(2)}})
 
 
 def toy_loss(params: Any, frozen: Any, batch: Any, key: jax.Array) -> Any:
@@ -98,8 +99,9 @@ class ToyStage:
                 .repeat(self.repeats).batch(4)
                 # No reading ahead: starting its threads costs more than all the examples.
                 .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
-        return bundle.replace(state=init_state(trained, tx, jax.random.key(3)), frozen=frozen,
-                              data_iterator=iter(data), extra={"seen": 0})
+        state = on_one_device(init_state(trained, tx, jax.random.key(3)))
+        return bundle.replace(state=state, frozen=frozen, data_iterator=iter(data),
+                              extra={"seen": 0})
 
     def step(self, bundle: Bundle, batch: Any) -> Any:
         step = bundle.clock.step
@@ -240,7 +242,7 @@ def small_guard() -> SmallGuard:
         out_hidden_size=32)
     cfg = dataclasses.replace(cfg, text=text, vision=vision)
     model = StageModel(cfg, bind(models, cfg), batcher)
-    return SmallGuard(model, models.init_params(cfg, jax.random.key(0)),
+    return SmallGuard(model, on_one_device(models.init_params(cfg, jax.random.key(0))),
                       functools.partial(ReadSource, batcher))
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from guardjax.cli import compose
+from guardjax.cli import compose, training
 from guardjax.train.config import ConfigError
 from guardjax.train.console import RunConsole
 from guardjax.train.metrics import read_metrics
@@ -24,7 +24,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 def run(row: str, out, steps: int, *more: str):
     config = compose.load_config(
         f"configs/safeguard_vl/{row}.py", [*SMALL, f"stages.0.steps={steps}", *more])
-    compose.train(config, out, RunConsole(enabled=False))
+    training.train(config, out, RunConsole(enabled=False))
     return read_metrics(out / "metrics.jsonl")
 
 

@@ -41,7 +41,8 @@ def begin(small_guard, quick_compilation):
         rl = dataclasses.replace(config.rl, group_size=4, max_tokens=3, anchor_coef=anchor_coef)
         # The schema refuses such a stage with `data` as it is; the source is our own here.
         object.__setattr__(config, "rl", rl)
-        stage = GRPOStage(config, small_guard.model, Unlabelled(small_guard.source(STEPS), anchors), 3)
+        source = Unlabelled(small_guard.source(STEPS), anchors)
+        stage = GRPOStage(config, small_guard.model, source, 3)
         return stage, stage.init(Bundle(frozen=small_guard.params))
     return begin
 

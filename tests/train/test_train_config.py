@@ -34,7 +34,8 @@ ENGINE = {"engine": "vllm", "engine_url": "http://a:1", "correction": "token"}
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"sead": 1}, r"unknown config key 'sead'\. Did you mean 'seed'\? Valid: attention, base, checkpoint"),
+    ({"sead": 1},
+     r"unknown config key 'sead'\. Did you mean 'seed'\? Valid: attention, base, checkpoint"),
     ({"stages": [{"kind": "sft", "steps": 1, "optim": {"learning_rate": 1.0}}]},
      r"'stages\.0\.optim\.learning_rate'.* Valid: stages\.0\.optim\.b1"),
     ({"stages": [{"kind": "sft"}]}, r"missing config key\(s\): stages\.0\.steps"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from guardjax.train.compilation import CompilationCounter
 from guardjax.train.guard import NonFiniteError
 from guardjax.train.loop import DataEndedError
 from guardjax.train.metrics import read_metrics
@@ -71,6 +72,15 @@ def test_a_killed_run_goes_on_bit_by_bit(toy, tmp_path, straight, step, every):
         toy.run(stages(toy, on_step=kill_at(step)), folder=folder, every=every, log_every=2)
     bundle = toy.run(stages(toy), folder=folder, every=every, log_every=2)
     assert_same(outcome(folder, bundle), straight)
+
+
+def test_a_restart_compiles_nothing_again(toy, tmp_path, straight):
+    """Two compilations of one program need not agree in the last bit."""
+    with CompilationCounter() as compiled:
+        with pytest.raises(Killed):
+            toy.run(stages(toy, on_step=kill_at(3)), log_every=2)
+        toy.run(stages(toy), log_every=2)
+    assert compiled.count == 0
 
 
 def test_a_finished_run_stays_as_it_is(toy, tmp_path, straight):

@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from guardjax.models.init import param_shapes
 from guardjax.models.tiny import tiny_config
+from guardjax.train.compilation import CompilationCounter
 from guardjax.train.config import ConfigError, LoraConfig, OptimConfig, resolve
 from guardjax.train.lora import (apply_adapters, attach_adapters, init_adapters,
                                  target_kernels)
@@ -190,9 +191,11 @@ def test_sft_learns_with_adapters_and_leaves_the_rest(small_guard, stages):
     same(bundle.params, before)                 # as B is zero, the model is the base's, bit by bit
     start = jax.device_get(bundle.state.params)
     batch, losses = next(bundle.data_iterator), []
-    for _ in range(8):
-        bundle, metrics, _ = stage.step(bundle, batch)
+    for index in range(8):
+        with CompilationCounter() as compiled:
+            bundle, metrics, _ = stage.step(bundle, batch)
         losses.append(float(metrics["loss"][0] / metrics["loss"][1]))
+        assert index == 0 or compiled.count == 0, "a step gives back what it takes"
     assert losses[-1] < 0.8 * losses[0]
     same(bundle.frozen, before)
     moved = jax.tree.map(lambda new, old: not np.array_equal(new, old),

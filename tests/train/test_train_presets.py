@@ -9,7 +9,7 @@ import pytest
 
 from guardjax.rl.losses import LossParams
 from guardjax.train.config import ConfigError, RLConfig, resolve, to_text
-from guardjax.train.presets import PRESETS
+from guardjax.train.config.presets import PRESETS
 
 
 def resolved(rl, *overrides, kind="grpo"):

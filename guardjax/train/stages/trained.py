@@ -10,7 +10,7 @@ from guardjax.train.compilation import CountedJit
 from guardjax.train.config import StageConfig
 from guardjax.train.optim import make_optimizer, make_schedule
 from guardjax.train.recipe import make_recipe, start_stage
-from guardjax.train.sharding import Placement
+from guardjax.train.sharding import Placement, on_one_device
 from guardjax.train.state import Bundle, Params
 from guardjax.train.steps import LossFn, make_train_step
 
@@ -47,11 +47,10 @@ class TrainedStage:
     def init(self, bundle: Bundle) -> Bundle:
         """Splits trained from frozen parameters and opens the data."""
         bundle = self.start(bundle)
-        if self._placement is not None:
-            state, frozen, ref = self._placement.put(
-                (bundle.state, bundle.frozen, bundle.ref_params))
-            bundle = bundle.replace(state=state, frozen=frozen, ref_params=ref)
-        return bundle.replace(data_iterator=iterate(self._source))
+        put = on_one_device if self._placement is None else self._placement.put
+        state, frozen, ref = put((bundle.state, bundle.frozen, bundle.ref_params))
+        return bundle.replace(state=state, frozen=frozen, ref_params=ref,
+                              data_iterator=iterate(self._source))
 
     def start(self, bundle: Bundle) -> Bundle:
         """As `init`, without the data: for arrays, and for their shapes in `jax.eval_shape`."""

@@ -23,6 +23,16 @@ class ConfigError(ValueError):
     """A config that does not fit its schema; the message names the key and what is allowed."""
 
 
+def require(condition: bool, message: str) -> None:
+    """For checks in `__post_init__`; `build` adds the key to the message.
+
+    Raises:
+      ValueError: `message`, where the condition does not hold.
+    """
+    if not condition:
+        raise ValueError(message)
+
+
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
     """Returns a message that names the nearest valid name and all of them."""
     valid = sorted(valid)
