@@ -17,7 +17,7 @@ from guardjax.models.layers import (GatedMLP, LayerNorm, PlainMLP, RMSNorm, in_f
                                     inverse_frequencies, quick_gelu, rotate)
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
-from guardjax.models.residual import hold_pictures
+from guardjax.models.residual import hold, hold_pictures
 from guardjax.types import VisionInputs
 
 Array = jax.Array | np.ndarray
@@ -77,12 +77,16 @@ class VisionTower(nn.Module):
             groups = len(self.cfg.full_blocks)
             x = _loop(lambda group, x: group(x, angles, window_mask, frame_mask, vision.frame),
                       groups)(self.blocks, x)
-            return self.merger(x)
+            return self._features(x)
         for index, block in enumerate(self.blocks):
             full = index in self.cfg.full_blocks
             x = block(x, angles, frame_mask if full else window_mask,
                       vision.frame if full else None)
-        return self.merger(x)
+        return self._features(x)
+
+    def _features(self, x: Array) -> jax.Array:
+        # Split as the text that they are mixed into: gradients come back by the same two steps.
+        return hold(self.merger(x))
 
 
 class BlockGroup(nn.Module):
