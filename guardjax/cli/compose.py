@@ -45,6 +45,7 @@ from guardjax.train.config import (
     resolve,
     to_text,
 )
+from guardjax.train.sharding import Placement, on_one_device
 from guardjax.train.stages.bp_adapt import BPAdaptStage
 from guardjax.train.stages.exact import ExactStage
 from guardjax.train.stages.grpo import GRPOStage
@@ -118,28 +119,43 @@ def _policy_files(run: RunConfig) -> dict[str, str]:
 
 
 def load_start(name: str, seed: int, memory: MemoryConfig = MemoryConfig(),
-               four_bits: Callable[[str], bool] | None = None,
+               four_bits: Callable[[str], bool] | None = None, placement: Placement | None = None,
                ) -> tuple[ModelConfig, Any, Batcher]:
-    """Config, parameters and batcher that a run starts from; `four_bits` is that of `load_hf`."""
+    """Config, parameters and batcher that a run starts from.
+
+    Args:
+      name: a model folder, a shipped model, or `SCRATCH`.
+      seed: the run's.
+      memory: how the model is compiled, which says how layers are kept.
+      four_bits: see `load_hf`.
+      placement: each tensor is put where it will live as it is read, so that no device ever holds
+        a model that is meant for several; None is the first device.
+    """
     if name != SCRATCH:
         path = model_dir(name)
-        cfg, params = models.load_hf(path, _compiled(read_config(path), memory),
-                                     four_bits=four_bits)
-        return cfg, params, load_batcher(path)
+        cfg = _compiled(read_config(path), memory)
+        places = None if placement is None else placement.shardings(param_shapes(cfg))
+        cfg, params = models.load_hf(path, cfg, shardings=places, four_bits=four_bits)
+        return cfg, params if placement else on_one_device(params), load_batcher(path)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(world_corpus(seed), 1024, folder)
     width = -(-tokenizer.vocab_size // 64) * 64
     cfg = _compiled(tiny_config(width, first_special_id=tokenizer.pad_id), memory)
     params = models.liken_queries_to_keys(models.init_params(cfg, jax.random.key(seed)), cfg)
+    params = on_one_device(params) if placement is None else placement.put(params)
     return cfg, params, Batcher(tokenizer, _PATCHES, cfg.vision.window_units)
 
 
 def model_config(run: RunConfig) -> ModelConfig:
     """The model's config as the run compiles it, without its weights; a release need not be there.
 
+    That of `SCRATCH` has the usual vocabulary, as its own is not made yet.
+
     Raises:
       ConfigError: there is no model of that name, or it cannot be compiled so.
     """
+    if run.base == SCRATCH:
+        return _as_run(tiny_config(), run)
     path, size = model_dir(run.base), release_of(run.base)
     if not (path / CONFIG_FILE).is_file() and size is None:
         raise ConfigError(f"base: {run.base!r} is no model folder, and no release such as "
@@ -147,8 +163,12 @@ def model_config(run: RunConfig) -> ModelConfig:
     with key_named("base"):
         cfg = (read_config(path) if (path / CONFIG_FILE).is_file()
                else ModelConfig.from_hf(RELEASES[size]))
-        return dataclasses.replace(
-            _compiled(cfg, run.memory), dtype=run.dtype, attention=run.attention)
+        return _as_run(cfg, run)
+
+
+def _as_run(cfg: ModelConfig, run: RunConfig) -> ModelConfig:
+    return dataclasses.replace(
+        _compiled(cfg, run.memory), dtype=run.dtype, attention=run.attention)
 
 
 def _compiled(cfg: ModelConfig, memory: MemoryConfig) -> ModelConfig:

@@ -12,7 +12,14 @@ import jax
 from jax.sharding import Mesh
 
 import guardjax.models as models
-from guardjax.cli.compose import claim_of, key_named, load_start, make_stage, world_directory
+from guardjax.cli.compose import (
+    claim_of,
+    key_named,
+    load_start,
+    make_stage,
+    model_config,
+    world_directory,
+)
 from guardjax.cli.model_folder import holds_model, save_model
 from guardjax.cli.reward_files import changed_files, keep_reward_files
 from guardjax.cli.run_adapters import adapter_writer
@@ -36,7 +43,7 @@ from guardjax.train.metrics import MetricWriter
 from guardjax.train.monitor import make_monitor
 from guardjax.train.phases import TimeLedger
 from guardjax.train.recipe import four_bit_modules
-from guardjax.train.sharding import Placement, check_heads, check_pairs, make_mesh, on_one_device
+from guardjax.train.sharding import Placement, check_heads, check_pairs, make_mesh
 from guardjax.train.stages.model import StageModel
 from guardjax.train.state import Bundle
 from guardjax.train.workdir import (
@@ -120,8 +127,13 @@ def _start(run: RunConfig, placement: Placement | None, console: RunConsole) -> 
     """The starting model as the run compiles it, its parameters where they will live."""
     with key_named("stages.0"):         # what that stage does not train is read as it keeps it
         four_bits = four_bit_modules(run.stages[0].lora) if run.stages else None
+    if four_bits is not None and placement is not None:
+        raise ConfigError(f"stages.0.lora.base='nf4' is for one device, and mesh.rules="
+                          f"{run.mesh.rules!r} spreads the base: set one of them to its default")
+    if placement is not None:
+        _check_mesh(run, model_config(run), placement.mesh)
     with key_named("base"):
-        cfg, params, batcher = load_start(run.base, run.seed, run.memory, four_bits)
+        cfg, params, batcher = load_start(run.base, run.seed, run.memory, four_bits, placement)
     cfg = dataclasses.replace(cfg, dtype=run.dtype, attention=run.attention)
     if batcher.template != run.template:
         console.line(f"{run.name}: the base was trained with template {batcher.template}, this run "
@@ -131,11 +143,6 @@ def _start(run: RunConfig, placement: Placement | None, console: RunConsole) -> 
         models.attention_backend(cfg)
     except ValueError as error:     # it names the key itself
         raise ConfigError(str(error)) from error
-    if placement is None:
-        params = on_one_device(params)
-    else:
-        _check_mesh(run, cfg, placement.mesh)
-        params = placement.put(params)
     return _Start(StageModel(cfg, bind(models, cfg), batcher, placement), Bundle(frozen=params))
 
 

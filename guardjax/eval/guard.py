@@ -27,6 +27,7 @@ from guardjax.eval.scoring import (
     read_score,
     say_score,
 )
+from guardjax.models.shards import stored_dtype
 from guardjax.rl.logprobs import next_token_logits
 from guardjax.rl.model_fns import ModelFns, bind
 from guardjax.rl.sampling import SamplingParams, generate
@@ -122,10 +123,11 @@ class Guard:
         batcher = load_batcher(path)
         if template is not None:
             _check_trained_as(path, batcher.template, template)
-        cfg, params = models.load_hf(path)
+        # What is stored in the compute type is kept so: the sums are the same, in half the memory.
+        cfg, params = models.load_hf(path, dtype=dtype if stored_dtype(path) == dtype else "float32")
         cfg = dataclasses.replace(cfg, dtype=dtype, attention=attention)
         models.attention_backend(cfg)
-        return cls(bind(models, cfg), params, batcher, cfg.text.vocab_size, batch,
+        return cls(bind(models, cfg), models.round_once(params, cfg), batcher, cfg.text.vocab_size, batch,
                    weights_hash(path), scoring)
 
     def answer_examples(self, examples: Sequence[PolicyExample]) -> list[Reply]:

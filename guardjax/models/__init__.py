@@ -10,11 +10,12 @@ from guardjax.models.qwen2_5_vl import (
     forward,
     head,
     init_params,
+    round_once,
     unembed,
 )
 
 __all__ = [
     "KVCache", "ModelConfig", "attention_backend", "encode_images", "forward", "head",
     "init_params", "liken_queries_to_keys", "load_hf", "open_buffer",
-    "open_slots", "refill_slots", "save_hf", "unembed",
+    "open_slots", "refill_slots", "round_once", "save_hf", "unembed",
 ]

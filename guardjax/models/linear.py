@@ -22,6 +22,7 @@ from flax import linen as nn
 Array = jax.Array | np.ndarray
 
 KERNEL, NF4, LORA_A, LORA_B = "kernel", "kernel_nf4", "lora_a", "lora_b"
+_MATRICES = (KERNEL, LORA_A, LORA_B, "embedding")
 
 
 class Linear(nn.Module):
@@ -64,6 +65,21 @@ def product(x: Array, leaves: Mapping[str, Any], dtype: str,
     if LORA_A in leaves:
         y = y + _product(_product(x, leaves[LORA_A]), leaves[LORA_B], out_dtype)
     return y
+
+
+def rounded(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """`params` with matrices and tables in `dtype`, where that takes less room.
+
+    Every use rounds them so, and the numbers stay: what changes is how many bytes a loop reads that
+    uses them many times, as decoding does. Not for a gradient, which would be of what was rounded.
+    """
+    def of(name: str, leaf: Any) -> Any:
+        if isinstance(leaf, Mapping):
+            return rounded(leaf, dtype)
+        shrinks = name in _MATRICES and np.dtype(dtype).itemsize < leaf.dtype.itemsize
+        return leaf.astype(dtype) if shrinks else leaf
+
+    return {name: of(name, leaf) for name, leaf in params.items()}
 
 
 def ordinary_shapes(params: Mapping[str, Any]) -> dict[str, Any]:

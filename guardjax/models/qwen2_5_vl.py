@@ -16,7 +16,7 @@ from guardjax.models.attention import choose_backend
 from guardjax.models.cache import KVCache, OpenSegment
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
-from guardjax.models.linear import KERNEL, LORA_A, LORA_B, product
+from guardjax.models.linear import KERNEL, LORA_A, LORA_B, product, rounded
 from guardjax.models.text import TextDecoder
 from guardjax.models.vision import build_tower
 from guardjax.types import Head, Segment, VisionInputs
@@ -24,7 +24,7 @@ from guardjax.types import Head, Segment, VisionInputs
 Array = jax.Array | np.ndarray
 
 __all__ = ["Params", "attention_backend", "encode_images", "forward", "head", "init_params",
-           "text_decoder", "unembed"]
+           "round_once", "text_decoder", "unembed"]
 
 
 def attention_backend(cfg: ModelConfig) -> str:
@@ -95,6 +95,11 @@ def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
             return logits.reshape(*hidden.shape[:-1], -1)
         return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
     return product(hidden, params["lm_head"], cfg.dtype, jnp.float32)
+
+
+def round_once(params: Params, cfg: ModelConfig) -> Params:
+    """Parameters that give the same, with fewer bytes; see `linear.rounded`."""
+    return rounded(params, cfg.dtype)
 
 
 def head(params: Params, cfg: ModelConfig) -> Head:

@@ -190,7 +190,11 @@ class Placement:
         A gradient that is held so is summed and split in one collective, and the state comes out
         of a step as it went in, so that its buffers are used again.
         """
-        return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, self.mesh, self.rules))
+        return jax.lax.with_sharding_constraint(tree, self.shardings(tree))
+
+    def shardings(self, tree: Any) -> Any:
+        """Where the rules put the leaves of a tree of arrays or of their shapes."""
+        return tree_shardings(tree, self.mesh, self.rules)
 
     def put(self, tree: Any) -> Any:
         """Arrays of parameters or a state, moved to where the rules say."""
@@ -210,7 +214,7 @@ class Placement:
 
     def like(self, tree: Any) -> Any:
         """`jax.ShapeDtypeStruct`s of a tree of parameters or a state, with their shardings."""
-        return _with(tree, tree_shardings(tree, self.mesh, self.rules))
+        return _with(tree, self.shardings(tree))
 
     def batch_like(self, batch: Any) -> Any:
         """`jax.ShapeDtypeStruct`s of a batch, its leading axis B split."""

@@ -68,7 +68,8 @@ EIGHT_DEVICES = textwrap.dedent("""
     import json, sys
     import jax, jax.numpy as jnp, numpy as np
     from guardjax.train.checkpoint import Checkpointer
-    from guardjax.train.config import CheckpointConfig, MeshConfig, OptimConfig
+    from guardjax.cli.compose import load_start
+    from guardjax.train.config import CheckpointConfig, MemoryConfig, MeshConfig, OptimConfig
     from guardjax.train.optim import make_optimizer
     from guardjax.train.sharding import Placement, make_mesh, shard_batch, shard_tree
     from guardjax.train.state import Bundle, Clock, init_state
@@ -110,6 +111,17 @@ EIGHT_DEVICES = textwrap.dedent("""
             back = saver.restore(Bundle(frozen={}, state=like)).state
             out["restored"] = bool((back.params["up"]["kernel"] == np.asarray(kernel)).all()) and (
                 back.params["up"]["kernel"].sharding.is_fully_replicated)
+    rules = MeshConfig(data=2, fsdp=2, tensor=2, rules="fsdp_tensor")
+    placement = Placement(make_mesh(rules), rules.rules)
+    memory = MemoryConfig(scan_layers=True)
+    _, whole, _ = load_start("guard", 0, memory)
+    _, split, _ = load_start("guard", 0, memory, placement=placement)
+    out["read"] = jax.tree.all(jax.tree.map(
+        lambda one, other, place: bool((np.asarray(one) == other).all()) and (
+            other.sharding.is_equivalent_to(place, other.ndim) and len(one.devices()) == 1),
+        whole, split, placement.shardings(whole)))
+    up = split["model"]["layers"]["mlp"]["up_proj"]["kernel"]
+    out["read_shards"] = [up.shape, up.addressable_shards[0].data.shape]
     print(json.dumps(out))
 """)
 
@@ -128,4 +140,7 @@ def test_eight_devices_give_the_losses_of_one(tmp_path):
     assert out["fsdp"]["shard"] == out["fsdp"]["moment"] == [16, 32]
     assert out["data_parallel"]["shard"] == [16, 128]
     assert out["restored"], "a checkpoint restores onto another mesh"
+    assert out["read"], "weights are read to where the rules want them, and nowhere else"
+    (layers, width, inner), shard = out["read_shards"]
+    assert shard == [layers, width // 2, inner // 2]
     assert "rematerialization" not in done.stderr
