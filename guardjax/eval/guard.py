@@ -124,11 +124,12 @@ class Guard:
         if template is not None:
             _check_trained_as(path, batcher.template, template)
         # What is stored in the compute type is kept so: the sums are the same, in half the memory.
-        cfg, params = models.load_hf(path, dtype=dtype if stored_dtype(path) == dtype else "float32")
+        kept = dtype if stored_dtype(path) == dtype else "float32"
+        cfg, params = models.load_hf(path, dtype=kept)
         cfg = dataclasses.replace(cfg, dtype=dtype, attention=attention)
         models.attention_backend(cfg)
-        return cls(bind(models, cfg), models.round_once(params, cfg), batcher, cfg.text.vocab_size, batch,
-                   weights_hash(path), scoring)
+        return cls(bind(models, cfg), models.round_once(params, cfg), batcher,
+                   cfg.text.vocab_size, batch, weights_hash(path), scoring)
 
     def answer_examples(self, examples: Sequence[PolicyExample]) -> list[Reply]:
         """The answer to each example. Pictures and word-only prompts may be mixed."""

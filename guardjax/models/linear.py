@@ -70,8 +70,9 @@ def product(x: Array, leaves: Mapping[str, Any], dtype: str,
 def rounded(params: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """`params` with matrices and tables in `dtype`, where that takes less room.
 
-    Every use rounds them so, and the numbers stay: what changes is how many bytes a loop reads that
-    uses them many times, as decoding does. Not for a gradient, which would be of what was rounded.
+    Every use rounds them so, and the numbers stay; memory halves. Not for a gradient, which would
+    be of what was rounded. A compiled rollout has no use for it: the compiler rounds before the
+    loop by itself.
     """
     def of(name: str, leaf: Any) -> Any:
         if isinstance(leaf, Mapping):

@@ -98,7 +98,7 @@ def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
 
 
 def round_once(params: Params, cfg: ModelConfig) -> Params:
-    """Parameters that give the same, with fewer bytes; see `linear.rounded`."""
+    """Parameters that answer the same from fewer bytes; see `linear.rounded`."""
     return rounded(params, cfg.dtype)
 
 

@@ -56,10 +56,6 @@ class ModelFns:
     """`(slots, cache, rows [S], fresh [S] bool) -> slots`: all hold `rows` of `cache`, and the
     buffers of fresh ones are empty again."""
 
-    round_once: Callable[[Params], Params] = lambda params: params
-    """`params -> params` that give the same sooner where they are read many times, as in decoding;
-    not for gradients."""
-
 
 def encode_vision(
     fns: ModelFns, params: Params, prompts: PromptBatch, features: Array | None = None
@@ -82,8 +78,8 @@ def encode_vision(
 def bind(model: Any, cfg: Any) -> ModelFns:
     """The functions of a model module.
 
-    These are `encode_images`, `forward`, `unembed`, `open_buffer`, `head`, `open_slots`,
-    `refill_slots` and `round_once`.
+    These are `encode_images`, `forward`, `unembed`, `open_buffer`, `head`, `open_slots` and
+    `refill_slots`.
     """
     return ModelFns(
         encode=lambda params, vision: model.encode_images(params, cfg, vision),
@@ -95,5 +91,4 @@ def bind(model: Any, cfg: Any) -> ModelFns:
         head=lambda params: model.head(params, cfg),
         open_slots=lambda cache, rows, num: model.open_slots(cfg, cache, rows, num),
         refill_slots=model.refill_slots,
-        round_once=lambda params: model.round_once(params, cfg),
     )

@@ -68,7 +68,7 @@ class LocalSampler:
             trained: Any, frozen: Any, prompts: Any, key: jax.Array, step: jax.Array,
             first: jax.Array, known: Any
         ) -> tuple[Any, Any]:
-            params = model.fns.round_once(recipe.merge(trained, frozen))
+            params = recipe.merge(trained, frozen)
             features = encode_vision(model.fns, params, prompts, known)
             index = first + jnp.arange(prompts.size, dtype=jnp.int32)
             samples = generate(model.fns, params, prompts, _step_key(key, step), sampling,
