@@ -22,6 +22,18 @@ def hold(x: Array) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES)) if _held(x) else x
 
 
+def hold_rows(x: Array) -> Array:
+    """As `hold`, for queries, keys and values x [B, ..., T, F]: their width may be split further.
+
+    What `tensor` splits stays split. But heads are never split over `fsdp`, which may not divide
+    them, so that chips would compute what is padded, and exchange rows for heads and back.
+    """
+    if not _held(x):
+        return x
+    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *rest))
+
+
 def hold_embedded(x: Array) -> Array:
     """As `hold`, for rows x [B, ..., T, D] of a table whose width D is split over `fsdp`.
 

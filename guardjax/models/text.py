@@ -16,7 +16,7 @@ from guardjax.models.config import Remat, TextConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
-from guardjax.models.residual import hold, hold_embedded
+from guardjax.models.residual import hold, hold_embedded, hold_rows
 from guardjax.types import Segment
 
 Array = jax.Array | np.ndarray
@@ -155,12 +155,12 @@ class SelfAttention(nn.Module):
             segments.append(OwnTokens(grouped, own.keys, own.values, view.mask, view.own_mask))
         attended = attend_segments(segments, past, scale=self.cfg.head_dim**-0.5,
                                    backend=self.attention)
-        outputs = tuple(self.o_proj(_join_heads(x)) for x in attended)
+        outputs = tuple(self.o_proj(hold_rows(_join_heads(x))) for x in attended)
         return outputs, *zip(*stored)
 
     def _heads(self, x: Array) -> jax.Array:
         """lead + [T, heads * d] to lead + [heads, T, d]."""
-        return x.reshape(*x.shape[:-1], -1, self.cfg.head_dim).swapaxes(-2, -3)
+        return hold_rows(x).reshape(*x.shape[:-1], -1, self.cfg.head_dim).swapaxes(-2, -3)
 
 
 class SegmentView(NamedTuple):
