@@ -28,10 +28,29 @@ def hold_rows(x: Array) -> Array:
     What `tensor` splits stays split. But heads are never split over `fsdp`, which may not divide
     them, so that chips would compute what is padded, and exchange rows for heads and back.
     """
-    if not _held(x):
+    if not _meshed():
         return x
     rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *rest))
+
+
+def hold_for_kernel(x: Array, *, heads: bool = False) -> Array:
+    """What a projection of attention multiplies, x [B, ..., T, D]: as `hold_rows`, but in decoding.
+
+    There, T is 1, it is split along its width as the kernel is along its rows. Each chip then
+    multiplies the tokens of its `data` way with its own part of the kernel, and sums are exchanged:
+    a few tokens instead of the kernel, at every step. `heads` says that x comes from attention,
+    whose width `tensor` splits.
+    """
+    x = hold_rows(x)    # first: what gave x keeps its rows, too
+    if x.shape[-2] > 1 or not _meshed():
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+    axis = "tensor" if heads and mesh.shape.get("tensor", 1) > 1 else "fsdp"
+    if x.shape[-1] % mesh.shape[axis]:
+        return x
+    width = PartitionSpec("data", *(None,) * (x.ndim - 2), axis)
+    return jax.lax.with_sharding_constraint(x, width)
 
 
 def hold_embedded(x: Array) -> Array:
@@ -59,5 +78,9 @@ def hold_pictures(x: Array) -> Array:
 
 
 def _held(x: Array) -> bool:
+    return _meshed() and x.shape[-2] > 1
+
+
+def _meshed() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return set(BATCH_AXES) <= set(mesh.axis_names) and mesh.size > 1 and x.shape[-2] > 1
+    return set(BATCH_AXES) <= set(mesh.axis_names) and mesh.size > 1

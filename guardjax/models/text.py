@@ -16,7 +16,7 @@ from guardjax.models.config import Remat, TextConfig
 from guardjax.models.layers import GatedMLP, RMSNorm, inverse_frequencies, rotate
 from guardjax.models.linear import Linear
 from guardjax.models.remat import remat_layer
-from guardjax.models.residual import hold, hold_embedded, hold_rows
+from guardjax.models.residual import hold, hold_embedded, hold_rows, hold_for_kernel
 from guardjax.types import Segment
 
 Array = jax.Array | np.ndarray
@@ -142,7 +142,7 @@ class SelfAttention(nn.Module):
                  past: tuple[KeyPart, ...], buffers: tuple[Array, Array] | None) -> LayerOutput:
         """As `DecoderLayer`; with buffers, the returned keys and values are the whole buffers."""
         segments, stored = [], []
-        for x, view in zip(hidden, views):
+        for x, view in zip(map(hold_for_kernel, hidden), views):
             queries = rotate(self._heads(self.q_proj(x)), view.angles)
             keys = rotate(self._heads(self.k_proj(x)), view.angles).swapaxes(-1, -2)
             values = self._heads(self.v_proj(x))
@@ -155,7 +155,7 @@ class SelfAttention(nn.Module):
             segments.append(OwnTokens(grouped, own.keys, own.values, view.mask, view.own_mask))
         attended = attend_segments(segments, past, scale=self.cfg.head_dim**-0.5,
                                    backend=self.attention)
-        outputs = tuple(self.o_proj(hold_rows(_join_heads(x))) for x in attended)
+        outputs = tuple(self.o_proj(hold_for_kernel(_join_heads(x), heads=True)) for x in attended)
         return outputs, *zip(*stored)
 
     def _heads(self, x: Array) -> jax.Array:
