@@ -120,7 +120,7 @@ def _run_all(console: Any, out: pathlib.Path, chosen: Sequence[Any], split: str 
                 fail("sweep", f"{trial.place} cannot be trained: {error}")
                 continue
             if questions:
-                row_run.measure_row(run, model, questions, split)
+                row_run.measure_row(run, model, questions, split, world, console)
     return failed
 
 
