@@ -45,7 +45,8 @@ class RowRun:
         return self.folder / f"measured_{split}.json"
 
     def measured(self, split: str) -> dict | None:
-        """What was measured on a split: model, digest of the questions, prompts and seconds."""
+        """What was measured on a split: model, digest of the questions, prompts, and seconds of the
+        attempt that ended."""
         path = self._measured_file(split)
         if not path.is_file() or not self.predictions_file(split).is_file():
             return None

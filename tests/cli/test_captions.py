@@ -53,7 +53,8 @@ def test_a_recaption_is_what_sft_learns(guardjax, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("overrides, message", [
-    (["stages.0.kind=grpo", 'stages.0.data={"judge": 1}'], "over captions is of kind sft, not 'grpo'"),
+    (["stages.0.kind=grpo", 'stages.0.data={"judge": 1}'],
+     "over captions is of kind sft, not 'grpo'"),
     (["stages.0.data.judge=1"], 'prompts of kind caption only, not caption, judge: set data to '
                                 '{"caption": 1}'),
     (["stages.0.think=true"], "think=True puts a rationale before a verdict"),
