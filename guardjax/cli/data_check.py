@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guardjax.cli.usage import plain
-from guardjax.data.datasets.names import FORMATS
+from guardjax.data.datasets.names import TRAINED_ON
 from guardjax.json_file import write_json
 from guardjax.policies import load_policy
 
@@ -31,8 +31,8 @@ def add_action(actions: argparse._SubParsersAction) -> argparse.ArgumentParser:
                     "for pictures that are there twice, or in another data set too.",
         epilog="exit status: 0 clean, 1 bad rows, contradictions or leaks, 2 it cannot be read.")
     check.add_argument("directory", metavar="DIR", help="the data set as the hub lays it out")
-    check.add_argument("--format", required=True, choices=FORMATS, metavar="NAME",
-                       help="one of " + ", ".join(FORMATS))
+    check.add_argument("--format", required=True, choices=TRAINED_ON, metavar="NAME",
+                       help="one of " + ", ".join(TRAINED_ON))
     check.add_argument("--split", default="", help="split (default: the one that is measured)")
     check.add_argument("--policy", metavar="FILE", help="policy in YAML, where rows have none")
     check.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
@@ -64,7 +64,8 @@ def check(args: argparse.Namespace) -> int:
     found = check_dataset(reader, other, distance=args.distance, errors=errors)
     console = Console()
     console.print(_summary(reader.schema.title, reader.split, found))
-    console.print(_counts("Policy", found.labels))
+    if found.labels:
+        console.print(_counts("Policy", found.labels))
     if found.categories:
         console.print(_counts("Category", found.categories))
     _list(console, "bad rows", found.errors)
@@ -85,11 +86,13 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _summary(title: str, split: str, found: Check) -> Text:
+    head = f"{title}, split {split}: {found.rows} rows of {found.pictures} pictures, "
+    if found.words:
+        return Text(f"{head}captions of {found.words[0]} to {found.words[1]} words")
     labels = collections.Counter()
     for counts in found.labels.values():
         labels.update(counts)
-    return Text(f"{title}, split {split}: {found.rows} rows of {found.pictures} pictures, "
-                f"{labels['safe']} safe, {labels['unsafe']} unsafe")
+    return Text(f"{head}{labels['safe']} safe, {labels['unsafe']} unsafe")
 
 
 def _counts(title: str, counts: Mapping[str, Mapping[str, int]]) -> Table:

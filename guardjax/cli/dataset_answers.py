@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from guardjax.cli import measure
+from guardjax.cli.kept_answers import whole_answers
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import example_id
 from guardjax.eval.answer_file import AnswerFile, Pins, file_name
@@ -30,31 +30,20 @@ def open_answers(folder: pathlib.Path, reader: DatasetReader, name: str, model_h
       AnswersMismatch: those that are there are of another model or to other rows.
     """
     pins = Pins(name, model_hash, reader.schema.name, reader.split, reader.digest, asked)
-    ids = [example_id(record) for record in reader.records]
-    return AnswerFile(folder / file_name(name), pins, ids)
+    cells = [(reader.split, example_id(record)) for record in reader.records]
+    return AnswerFile(folder / file_name(name), pins, cells)
 
 
 def all_answers(stored: AnswerFile, reader: DatasetReader, load: Callable[[], Guard],
                 out: pathlib.Path, console: Console) -> list[Prediction]:
     """The answers to all rows, in order; only what is missing is asked, and `load` called for it.
 
-    A look at a test split is written down in `out` before it is done.
+    See `whole_answers`.
 
     Raises:
       DatasetError: a picture cannot be opened.
     """
-    name, missing = stored.pins.variant, stored.missing
-    if not missing:
-        console.print(f"{name}: {len(reader)} answers are stored, none is asked for",
-                      highlight=False, markup=False)
-        return stored.in_order()
-    guard = load()
-    if reader.split.startswith("test"):
-        measure.log_look(out, name, 0, stored.pins.model, len(missing))
-    for batch in answer_rows(guard, reader, name, missing):
-        stored.append(batch)
-    kept = len(reader) - len(missing)
-    console.print(f"{name}: {len(missing)} prompts{f', {kept} stored before' if kept else ''}, "
-                  f"compilations: {guard.num_programs} (buckets: {guard.num_buckets})",
-                  highlight=False, markup=False)
-    return stored.in_order()
+    def ask(guard: Guard) -> Iterator[list[Prediction]]:
+        return answer_rows(guard, reader, stored.pins.variant, stored.missing)
+
+    return whole_answers(stored, load, ask, out, console)

@@ -42,8 +42,8 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guardjax.cache_dir import cache_dir
-    from guardjax.cli import compose, examples, measure, outcome, rows
-    from guardjax.eval.guard import Guard
+    from guardjax.cli import compose, examples, measure, outcome, rows, world_answers
+    from guardjax.eval.guard import Guard, weights_hash
     from guardjax.eval.records import save_predictions
     from guardjax.eval.tables import save_results
 
@@ -58,15 +58,15 @@ def main(args: argparse.Namespace) -> int:
             f"stages.0.steps={steps}", f'world.sizes={{"train": {TRAIN_PAIRS}}}'], args.configs)
         models[name] = _train(console, run, out / name)
     console.rule("measuring")
-    questions = measure.plan_questions(
-        measure.evaluation_world(cache_dir(), measure.SHORT), compose.policy_splits(),
-        measure.SHORT)
+    world = measure.evaluation_world(cache_dir(), measure.SHORT)
+    questions = measure.plan_questions(world, compose.policy_splits(), measure.SHORT)
     predictions = []
     for name, path in models.items():
-        console.print(f"{names[name]}: {len(questions)} prompts")
-        guard = Guard.load(path)
-        measure.log_look(out, name, 0, guard.model_hash, len(questions))
-        predictions += measure.measure(guard, questions, name, 0)
+        pins = world_answers.pins_of(world, "test", questions, name, weights_hash(path))
+        stored = world_answers.open_answers(
+            world_answers.own_file(out, pins), pins, questions)
+        predictions += world_answers.ask_world(
+            stored, lambda path=path: Guard.load(path), questions, out, console)
     results = outcome.outcome_of(predictions, per_seed=False)
     save_predictions(out / "predictions.jsonl", predictions)
     save_results(out / "results.json", results.everything)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from guardjax.cli.compute_flags import add_compute_flags
 from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of
 from guardjax.cli.usage import fail, positive
 from guardjax.data.datasets.names import FORMATS
+
+if TYPE_CHECKING:
+    from guardjax.eval.guard import Guard
 
 _EPILOG = """\
 examples:
@@ -21,8 +25,8 @@ examples:
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
 report.html and looks.jsonl (one line for every measuring of a test split); where verdicts are
 scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR of P(unsafe)).
-Over a data set answers are kept in OUT/answers as they come: after an interruption the same command
-goes on.
+Answers are kept in OUT/answers as they come: after an interruption the same command goes on, and
+what is there is not asked again. Answers of another model, or to other questions, are refused.
 """
 
 
@@ -81,20 +85,25 @@ def _over_dataset(args: argparse.Namespace) -> int:
     except ValueError as error:
         return fail("eval", error)
     evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console(),
-                     asked=f"{args.dtype}, {args.attention}, {guard.scoring}, "
-                           f"{guard.batcher.template}")
+                     asked=_asked(args, guard))
     return 0
+
+
+def _asked(args: argparse.Namespace, guard: Guard) -> str:
+    """The options that change an answer."""
+    return f"{args.dtype}, {args.attention}, {guard.scoring}, {guard.batcher.template}"
 
 
 def _over_world(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from guardjax.cache_dir import cache_dir
-    from guardjax.cli import compose, measure, outcome
+    from guardjax.cli import compose, measure, outcome, world_answers
     from guardjax.cli.calibration_table import show_calibration
     from guardjax.cli.world_figures import world_figures
     from guardjax.cli.world_policies import load_world_policies
     from guardjax.data import tasks
+    from guardjax.eval.answer_file import check_only, file_name
     from guardjax.eval.baselines import always
     from guardjax.eval.guard import Guard
     from guardjax.eval.harness import Question
@@ -134,12 +143,12 @@ def _over_world(args: argparse.Namespace) -> int:
     for split, why in absent.items():
         console.print(f"{split} is {why}", markup=False)
     out = pathlib.Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    if args.split.startswith("test"):
-        measure.log_look(out, args.model, 0, guard.model_hash, len(questions))
-    predictions = measure.measure(guard, questions, args.model, 0)
-    console.print(f"{len(questions)} prompts, compilations: {guard.num_programs} "
-                  f"(buckets: {guard.num_buckets})", highlight=False)
+    check_only(out / world_answers.ANSWERS, {args.model: guard.model_hash})
+    pins = world_answers.pins_of(directory, args.split, questions, args.model, guard.model_hash,
+                                 _asked(args, guard))
+    stored = world_answers.open_answers(
+        out / world_answers.ANSWERS / file_name(args.model), pins, questions)
+    predictions = world_answers.ask_world(stored, lambda: guard, questions, out, console)
     judged = [row for row in predictions if row.judged]
     everything = [*always(judged, "safe"), *always(judged, "unsafe"), *predictions]
     results = outcome.Outcome(summarise(everything, per_seed=False), [])

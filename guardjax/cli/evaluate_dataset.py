@@ -57,7 +57,7 @@ def evaluate_dataset(
     for guard in guards.values():
         check_fits(reader, guard.batcher)
     folder = out / ANSWERS
-    check_only(folder, guards)
+    check_only(folder, {name: guard.model_hash for name, guard in guards.items()})
     stored = {name: open_answers(folder, reader, name, guard.model_hash, asked)
               for name, guard in guards.items()}
     predictions: list[Prediction] = []

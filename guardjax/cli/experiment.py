@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
             if seed in rows.seeds_of(row, args.seeds)]
     for run in () if args.only_summarise else runs:
         try:
-            _one(console, run, questions, args)
+            _one(console, run, questions, world, args)
         except (SourceError, NonFiniteError, LogpGapError) as error:    # others are none the worse
             failed.append(run)
             fail("experiment", f"{run.row} seed {run.seed} cannot be trained: {error}")
@@ -88,7 +88,8 @@ def main(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _one(console: Any, run: Any, questions: Sequence[Any], args: argparse.Namespace) -> None:
+def _one(console: Any, run: Any, questions: Sequence[Any], world: pathlib.Path,
+         args: argparse.Namespace) -> None:
     """Trains and measures one row with one seed."""
     from guardjax.cli import cost, row_run
 
@@ -103,7 +104,7 @@ def _one(console: Any, run: Any, questions: Sequence[Any], args: argparse.Namesp
             console.print("trained: " + ", ".join(
                 f"{title.lower()} {cell}" for title, cell in
                 zip(cost.HEAD[2:], cells, strict=True)), highlight=False)
-        done = row_run.measure_row(run, model, questions, args.split)
+        done = row_run.measure_row(run, model, questions, args.split, world, console)
         console.print(f"measured on {args.split}: {done['prompts']} prompts, "
                       f"{done['seconds']:.0f} s", highlight=False)
 

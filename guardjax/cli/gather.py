@@ -9,8 +9,8 @@ from rich.console import Console
 
 from guardjax.cli import outcome, rows
 from guardjax.cli.cost import HEAD, load_cost
-from guardjax.cli.row_run import RowRun, digest, found_runs
-from guardjax.eval.harness import Question
+from guardjax.cli.row_run import RowRun, found_runs
+from guardjax.eval.harness import Question, digest
 from guardjax.eval.records import load_predictions
 from guardjax.eval.report import PlainTable, Report, save_report
 from guardjax.eval.tables import save_results

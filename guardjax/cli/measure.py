@@ -1,4 +1,4 @@
-"""One way to measure a guard, for the verbs that do: the questions, and the answers to them."""
+"""One way to measure a guard, for the verbs that do: the questions, and who looked at test."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from guardjax.eval.controls import remove_images, shuffle_policies, tell_in_words
-from guardjax.eval.guard import Guard
 from guardjax.eval.harness import (
     Question,
-    ask,
     ladder_questions,
     policy_questions,
     retention_questions,
 )
-from guardjax.eval.records import Prediction
 from guardjax.policies import PolicySplits
 from guardjax.train.jsonl import JsonLinesFile
 from guardjax.world import builder, catalogue
@@ -116,10 +113,3 @@ def log_look(out: pathlib.Path, row: str, seed: int, model_hash: str, prompts: i
     JsonLinesFile(out / LOOKS_FILE).append({
         "row": row, "seed": seed, "model": model_hash, "prompts": prompts,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")})
-
-
-def measure(
-    guard: Guard, questions: Sequence[Question], variant: str, seed: int
-) -> list[Prediction]:
-    """The guard's predictions on the questions."""
-    return ask(guard, questions, variant=variant, seed=seed)

@@ -15,7 +15,8 @@ examples:
   guardjax pairs build --pictures PHOTOS --policy house.yaml --out runs/pairs \\
       --assessor-url http://localhost:8000/v1 --assessor-model Qwen/Qwen2.5-VL-72B-Instruct \\
       --editor-url http://localhost:8001/v1 --editor-model Qwen/Qwen-Image-Edit
-  guardjax pairs recaption --pictures PHOTOS --out captions.jsonl --assessor-url URL ...
+  guardjax pairs recaption --pictures PHOTOS --out runs/captions --assessor-url URL ...
+  guardjax train --config configs/own_data/captions.py dataset.dir=runs/captions --out runs/sft
 
 Each picture that the policy forbids is edited, by an instruction of the assessor's, until the
 assessor finds nothing left to forbid and the change is one local one. Servers speak OpenAI's
@@ -24,7 +25,8 @@ run that was stopped asks nothing twice, and a set can be made again. The labels
 have people look at them before you measure anybody by them.
 
 Written by build to OUT: images/, metadata.jsonl (as SafeEditBench has it), left_out.jsonl (why),
-tools.json. By recaption: a line a picture, {"file_name", "draft", "caption"}.
+tools.json. By recaption: images/, metadata.jsonl (file_name, draft, caption), left_out.jsonl and
+assessor.json: the data set format "captions", which SFT learns (configs/own_data/captions.py).
 """
 
 
@@ -88,33 +90,21 @@ def _build(args: argparse.Namespace) -> int:
     found = make_pairs(sources, policy, assessor, editor, settings, others)
     written = save_pairs(args.out, _shown(found, len(sources), "pairs"), policy, others, settings,
                          {"assessor": assessor.identity, "editor": editor.identity})
-    print(f"{written.pairs} pairs, {written.left_out} pictures left out (left_out.jsonl says why): "
+    print(f"{written.made} pairs, {written.left_out} pictures left out (left_out.jsonl says why): "
           f"{args.out}")
     return 0
 
 
 def _recaption(args: argparse.Namespace) -> int:
-    import json
-
-    from guardjax.atomic import write_text
-    from guardjax.pairs.build import LeftOut
-    from guardjax.pairs.folder import check_free
+    from guardjax.pairs.folder import check_free, save_captions
     from guardjax.pairs.recaption import recaption
 
     check_free(pathlib.Path(args.out))
     sources, assessor, _ = _tools(args)
-    rows, left_out = [], []
-    for one in _shown(recaption(sources, assessor, args.workers), len(sources), "captions"):
-        if isinstance(one, LeftOut):
-            left_out.append(one)
-        else:
-            rows.append({"file_name": one.name, "draft": one.draft, "caption": one.target})
-    for one in left_out:
-        fail("pairs", f"{one.name} is left out: {one.reason}")
-    if not rows:
-        return fail("pairs", f"none of {len(sources)} pictures has a caption; nothing is written")
-    write_text(args.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    print(f"{len(rows)} captions, {len(left_out)} pictures left out: {args.out}")
+    found = recaption(sources, assessor, args.workers)
+    written = save_captions(args.out, _shown(found, len(sources), "captions"), assessor.identity)
+    print(f"{written.made} captions, {written.left_out} pictures left out (left_out.jsonl says "
+          f"why): {args.out}")
     return 0
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
+from rich.console import Console
+
 from guardjax.atomic import write_text
 from guardjax.cli import compose, rows, training
 from guardjax.cli.cost import cost_of, load_cost, save_cost, timed
-from guardjax.cli.measure import log_look, measure
+from guardjax.cli.world_answers import ask_world, open_answers, own_file, pins_of
 from guardjax.eval.guard import Guard, weights_hash
-from guardjax.eval.harness import Question
+from guardjax.eval.harness import Question, digest
 from guardjax.eval.records import save_predictions
 from guardjax.train.config import RunConfig
 from guardjax.train.console import RunConsole
@@ -44,7 +45,8 @@ class RowRun:
         return self.folder / f"measured_{split}.json"
 
     def measured(self, split: str) -> dict | None:
-        """What was measured on a split: model, digest of the questions, prompts and seconds."""
+        """What was measured on a split: model, digest of the questions, prompts, and seconds of the
+        attempt that ended."""
         path = self._measured_file(split)
         if not path.is_file() or not self.predictions_file(split).is_file():
             return None
@@ -107,38 +109,36 @@ def train_config(
 
 
 def measure_row(
-    run: RowRun, model: pathlib.Path, questions: Sequence[Question], split: str
+    run: RowRun, model: pathlib.Path, questions: Sequence[Question], split: str,
+    world: pathlib.Path, console: Console | None = None,
 ) -> dict:
     """Asks the model, unless it was asked just these questions before; returns `measured`.
 
-    A look at test is written to `looks.jsonl` before it is taken.
+    Answers are kept as they come, so that a measuring that was stopped goes on, and are put
+    together at the end. A look at test is written to `looks.jsonl` before it is taken.
+
+    Args:
+      run: the row and seed.
+      model: its folder.
+      questions, split: what is asked, and what it is a look at.
+      world: the build that the questions are about.
+      console: where progress is told, if anywhere.
     """
     found, model_hash = run.measured(split), weights_hash(model)
     wanted = {"model": model_hash, "questions": digest(questions)}
     if found and wanted.items() <= found.items():
         return found
-    if split == "test":
-        log_look(run.out, run.row, run.seed, model_hash, len(questions))
+    pins = pins_of(world, split, questions, run.row, model_hash, seed=run.seed)
+    stored = open_answers(own_file(run.folder, pins), pins, questions)
     started = time.monotonic()
-    predictions = measure(Guard.load(model), questions, run.row, run.seed)
-    save_predictions(run.predictions_file(split), predictions)
+    save_predictions(run.predictions_file(split), ask_world(
+        stored, lambda: Guard.load(model), questions, run.out, console or Console(quiet=True),
+        run.seed))
     found = wanted | {"prompts": len(questions),
                       "seconds": round(time.monotonic() - started, 1)}
     write_text(run._measured_file(split), json.dumps(found) + "\n")
+    stored.path.unlink()
     return found
-
-
-def digest(questions: Sequence[Question]) -> str:
-    """16 hex digits over what is asked: results compare only where this is equal."""
-    found = hashlib.sha256()
-    for question in questions:
-        example = question.example
-        found.update("\0".join((
-            question.split, example.kind, example.example_id, example.policy_text,
-            example.question, str(example.label), str(example.facts.get("scene", "")))).encode())
-        if example.image is not None:
-            found.update(example.image.tobytes())
-    return found.hexdigest()[:16]
 
 
 def found_runs(out: pathlib.Path) -> list[RowRun]:

@@ -101,7 +101,7 @@ def _run_all(console: Any, out: pathlib.Path, chosen: Sequence[Any], split: str 
     from guardjax.train.stages.logp_gap import LogpGapError
 
     enable_compile_cache()
-    questions = []
+    questions, world = [], None
     if split:
         world = measure.evaluation_world(cache_dir(), measure.FULL, split)
         questions = measure.plan_questions(world, compose.policy_splits(), measure.FULL, split)
@@ -120,7 +120,7 @@ def _run_all(console: Any, out: pathlib.Path, chosen: Sequence[Any], split: str 
                 fail("sweep", f"{trial.place} cannot be trained: {error}")
                 continue
             if questions:
-                row_run.measure_row(run, model, questions, split)
+                row_run.measure_row(run, model, questions, split, world, console)
     return failed
 
 

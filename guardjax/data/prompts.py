@@ -16,6 +16,7 @@ from guardjax.types import PolicyExample
 
 SYSTEM = "guard"
 JUDGE_QUESTION = "does it follow the policy?"
+CAPTION_QUESTION = "what is in the picture?"
 IMAGE_FIRST, POLICY_FIRST = "image_first", "policy_first"
 TEMPLATES = (IMAGE_FIRST, POLICY_FIRST)
 

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guardjax.data.prompts import JUDGE_QUESTION
+from guardjax.data.prompts import CAPTION_QUESTION, JUDGE_QUESTION
 from guardjax.data.quiz import QUIZ_QUESTION, quiz_text
 from guardjax.policies import Label, Policy, Rule, Wording, format_verdict
 from guardjax.types import PolicyExample
 from guardjax.world.builder import WorldRecord
 
-CAPTION_QUESTION = "what is in the picture?"
 STUDY_QUESTION = "rule by rule?"
 
 

@@ -1,4 +1,5 @@
-"""Answers of one model to the rows of one data set, kept as they come, so that none is asked twice.
+"""Answers of one model to the rows of one data set, or to questions over the policy world, kept as
+they come, so that none is asked twice.
 
 The first line of a file says whose answers to which rows it has (`Pins`); every further line is a
 prediction. A run that was killed leaves whole lines and at most one torn one, and goes on from
@@ -12,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from guardjax.atomic import write_text
@@ -30,8 +31,9 @@ class Pins:
     Attributes:
       variant: the model's name in tables.
       model: hash of its weights.
-      dataset, split: what was asked.
-      rows: hash of the rows' ids, labels and policies (`DatasetReader.digest`).
+      dataset, split: what was asked: a reader's name, or a build of the policy world.
+      rows: hash of the rows' ids, labels and policies (`DatasetReader.digest`), or of questions
+        (`harness.digest`).
       asked: how: whatever options of the command change an answer.
     """
 
@@ -42,6 +44,8 @@ class Pins:
     rows: str
     asked: str = ""
 
+
+Cell = tuple[str, str]      # split and example id: one picture may be asked about for two splits
 
 _WORDS = {"variant": "name of the model", "model": "model (hash of its weights)",
           "rows": "rows (hash of ids, labels and policies)", "asked": "way of asking"}
@@ -55,20 +59,24 @@ class AnswerFile:
         asked and nothing is changed.
     """
 
-    def __init__(self, path: str | Path, pins: Pins, ids: Sequence[str]) -> None:
-        """`ids` are the example ids of all rows, in order."""
-        self.path, self.pins, self._ids = Path(path), pins, tuple(ids)
-        self._rows: dict[str, Prediction] = {}
+    def __init__(self, path: str | Path, pins: Pins, cells: Sequence[Cell]) -> None:
+        """`cells` are those of all rows, in order: no two are equal."""
+        self.path, self.pins, self._cells = Path(path), pins, tuple(cells)
+        self._rows: dict[Cell, Prediction] = {}
         lines, torn = _whole_lines(self.path)
         if lines:
             self._read(lines)
         if torn or not lines:
             write_text(self.path, "".join(line + "\n" for line in lines or [_header(pins)]))
 
+    def __len__(self) -> int:
+        """How many rows there are, answered or not."""
+        return len(self._cells)
+
     @property
     def missing(self) -> list[int]:
         """Places of the rows that are not answered yet."""
-        return [place for place, name in enumerate(self._ids) if name not in self._rows]
+        return [place for place, cell in enumerate(self._cells) if cell not in self._rows]
 
     def append(self, rows: Iterable[Prediction]) -> None:
         """Keeps answers against a crash of this process and of the machine."""
@@ -77,11 +85,11 @@ class AnswerFile:
             file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
             file.flush()
             os.fsync(file.fileno())
-        self._rows |= {row.example_id: row for row in rows}
+        self._rows |= {_cell(row): row for row in rows}
 
     def in_order(self) -> list[Prediction]:
         """All answers, in the order of the rows. Raises `KeyError` where one is missing."""
-        return [self._rows[name] for name in self._ids]
+        return [self._rows[cell] for cell in self._cells]
 
     def _read(self, lines: Sequence[str]) -> None:
         try:
@@ -97,7 +105,7 @@ class AnswerFile:
                 + "; ".join(f"{_WORDS.get(name, name)} {getattr(kept, name)!r} there, "
                             f"{getattr(self.pins, name)!r} now" for name in changed)
                 + ". Give another folder with --out, or remove the file to ask anew")
-        known = set(self._ids)
+        known = set(self._cells)
         for number, line in enumerate(lines[1:], start=2):
             place = f"{self.path}, line {number}"
             try:
@@ -108,10 +116,12 @@ class AnswerFile:
             if row.model != self.pins.model:
                 raise AnswersMismatch(f"{place}: an answer of model {row.model!r} among those of "
                                       f"{self.pins.model!r}; remove the line")
-            if row.example_id not in known or row.example_id in self._rows:
-                what = "is answered twice" if row.example_id in known else "is none of the rows"
-                raise AnswersMismatch(f"{place}: {row.example_id!r} {what}; remove the line")
-            self._rows[row.example_id] = row
+            cell = _cell(row)
+            if cell not in known or cell in self._rows:
+                what = "is answered twice" if cell in known else "is none of the rows"
+                raise AnswersMismatch(f"{place}: {row.example_id!r} of split {row.split!r} {what}; "
+                                      "remove the line")
+            self._rows[cell] = row
 
 
 def file_name(variant: str) -> str:
@@ -120,13 +130,14 @@ def file_name(variant: str) -> str:
     return f"{kept}-{hashlib.sha256(variant.encode()).hexdigest()[:6]}.jsonl"
 
 
-def check_only(folder: Path, variants: Iterable[str]) -> None:
-    """That a folder has answers of these models alone.
+def check_only(folder: Path, models: Mapping[str, str]) -> None:
+    """That a folder has answers of these models (name -> hash of the weights) alone.
 
     Raises:
-      AnswersMismatch: another evaluation was written there; names it.
+      AnswersMismatch: another evaluation was written there; names it, and what is measured now.
     """
-    mine = {file_name(variant) for variant in variants}
+    mine = {file_name(variant) for variant in models}
+    now = ", ".join(f"{variant!r} (hash {model})" for variant, model in models.items())
     for path in sorted(folder.glob("*.jsonl")):
         if path.name in mine:
             continue
@@ -136,8 +147,12 @@ def check_only(folder: Path, variants: Iterable[str]) -> None:
             whose = f"model {pins.variant!r} (hash {pins.model})"
         except (IndexError, KeyError, TypeError, ValueError):
             whose = "something else"
-        raise AnswersMismatch(f"{path} holds answers of {whose}, which is not measured now; give "
-                              "another folder with --out")
+        raise AnswersMismatch(f"{path} holds answers of {whose}, which is not measured now; "
+                              f"measured is {now}: give another folder with --out")
+
+
+def _cell(row: Prediction) -> Cell:
+    return row.split, row.example_id
 
 
 def _header(pins: Pins) -> str:

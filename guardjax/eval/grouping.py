@@ -6,6 +6,7 @@ answer ends. So prompts are taken in an order of kind and length, which changes 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Sequence
 
 from guardjax.data.prompts import IMAGE_FIRST
@@ -15,6 +16,38 @@ MAX_BRANCHES = 16
 # Encoding a trunk again (a picture through its tower, then its tokens) costs about as much as so
 # many branches of a policy and a question do. Only the choice of M depends on it.
 _TRUNK_COST = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Prompts of one forward pass.
+
+    Attributes:
+      places: of the prompts among all that are asked.
+      shown: the same, filled up to a whole batch by prompts that are shown again.
+      branches: M; each M of `shown` are one trunk's.
+    """
+
+    places: list[int]
+    shown: list[int]
+    branches: int
+
+
+def plan_batches(examples: Sequence[PolicyExample], template: str, batch: int,
+                 most: int = MAX_BRANCHES) -> list[Together]:
+    """Every prompt in one batch of `batch` prompts, which follow from the examples alone."""
+    branches, runs, alone = plan_trunks(examples, template, min(most, batch))
+    rows, batches = batch // branches, []
+    for start in range(0, len(runs), rows):
+        places = [place for run in runs[start:start + rows] for place in _filled(run, branches)]
+        shown = _filled(places, rows * branches, branches)
+        batches.append(Together(places, shown, branches))
+    for has_image in (True, False):
+        some = [place for place in alone if (examples[place].image is not None) == has_image]
+        for start in range(0, len(some), batch):
+            places = some[start:start + batch]
+            batches.append(Together(places, _filled(places, batch), 1))
+    return batches
 
 
 def trunk_of(example: PolicyExample, template: str) -> Hashable:
@@ -64,6 +97,11 @@ def plan_trunks(examples: Sequence[PolicyExample], template: str,
         ordered = sorted(group, key=like)
         runs += [ordered[start:start + branches] for start in range(0, len(ordered), branches)]
     return branches, sorted(runs, key=lambda run: like(run[-1])), sorted(alone, key=like)
+
+
+def _filled(places: list[int], size: int, last: int = 1) -> list[int]:
+    """`places` made `size` long by its last `last` ones again and again."""
+    return places + places[-last:] * ((size - len(places)) // last)
 
 
 def _likeness(example: PolicyExample) -> tuple:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import guardjax.models as models
 from guardjax.data.batching import Batcher, load_batcher
 from guardjax.data.branching import branch_prompts, part_buckets
 from guardjax.data.prompts import JUDGE_QUESTION, PromptError, check_template
-from guardjax.eval.grouping import MAX_BRANCHES, plan_trunks
+from guardjax.eval.grouping import MAX_BRANCHES, plan_batches
 from guardjax.eval.scoring import (
     REASONED,
     AnswerTokens,
@@ -134,22 +134,25 @@ class Guard:
     def answer_examples(self, examples: Sequence[PolicyExample]) -> list[Reply]:
         """The answer to each example. Pictures and word-only prompts may be mixed."""
         replies: dict[int, Reply] = {}
-        branches, runs, alone = plan_trunks(
-            examples, self.batcher.template, min(self.branches, self.batch))
-        rows = self.batch // branches
-        for start in range(0, len(runs), rows):
-            chosen = runs[start:start + rows]
-            places = [place for run in chosen for place in _filled(run, branches)]
-            asked = [examples[place] for place in _filled(places, rows * branches, branches)]
-            found = self._answer_batch(asked, branches)
-            replies.update(zip(places, found))
-        for has_image in (True, False):
-            places = [p for p in alone if (examples[p].image is not None) == has_image]
-            for start in range(0, len(places), self.batch):
-                chosen = places[start:start + self.batch]
-                found = self._answer_batch([examples[p] for p in _filled(chosen, self.batch)], 1)
-                replies.update(zip(chosen, found))
+        for places, found in self.answer_batches(examples):
+            replies.update(zip(places, found, strict=True))
         return [replies[place] for place in range(len(examples))]
+
+    def answer_batches(self, examples: Sequence[PolicyExample], answered: Container[int] = ()
+                       ) -> Iterator[tuple[list[int], list[Reply]]]:
+        """The answers as they come: (places in `examples`, their answers), a batch at a time.
+
+        A batch whose places are all `answered` is left out. Which prompts go together follows from
+        `examples` alone, so that whoever goes on from some answers has the padding, and with it
+        the bits, of whoever asks everything.
+        """
+        for group in plan_batches(
+                examples, self.batcher.template, self.batch, self.branches):
+            if all(place in answered for place in group.places):
+                continue
+            found = self._answer_batch([examples[p] for p in group.shown], group.branches)
+            replies = dict(zip(group.places, found))    # a run that was filled up has places twice
+            yield list(replies), list(replies.values())
 
     def answer(self, images: Sequence[np.ndarray], policy_text: str) -> list[Reply]:
         """The answer for each picture [H, W, 3] uint8 under one policy."""
@@ -210,8 +213,3 @@ def _check_trained_as(path: pathlib.Path, trained: str, asked: str) -> None:
             f"{path} was trained with template {trained!r}; asked with {asked!r} it would read "
             f"prompts in an order that it never saw. Leave the template out, or train it with "
             f"template={asked!r}")
-
-
-def _filled(places: list[int], size: int, last: int = 1) -> list[int]:
-    """`places` made `size` long by its last `last` ones again and again."""
-    return places + places[-last:] * ((size - len(places)) // last)

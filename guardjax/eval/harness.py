@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Container, Iterator, Sequence
 
 import numpy as np
 
@@ -80,21 +81,53 @@ def ask(
       ScoringError: a guard that scores verdicts is asked something that is answered in words.
     """
     replies = guard.answer_examples([question.example for question in questions])
-    predictions = []
-    for question, answer in zip(questions, replies, strict=True):
-        example, reply = question.example, Reply(*answer)
-        verdict = reply.verdict
-        if example.label is None and verdict is not None:
-            raise ScoringError(f"{example.example_id} is answered in words, not by one token: ask "
-                               "it with scoring 'reasoned'")
-        if example.label is not None and verdict is None:
-            verdict = parse_verdict(
-                reply.text, example.facts.get("rules"), truncated=reply.truncated)
-        predictions.append(predict_row(
-            example, reply.text, verdict, model=model or guard.model_hash, variant=variant,
-            seed=seed, split=question.split,
-            p_unsafe=None if reply.score is None else reply.score.p_unsafe))
-    return predictions
+    return [_prediction(question, Reply(*reply), model=model or guard.model_hash, variant=variant,
+                        seed=seed) for question, reply in zip(questions, replies, strict=True)]
+
+
+def ask_batches(
+    guard: Guard, questions: Sequence[Question], *, variant: str, seed: int = 0,
+    answered: Container[int] = (),
+) -> Iterator[list[Prediction]]:
+    """The guard's predictions as they come, a batch at a time, less those at places `answered`.
+
+    They are those of `ask`, bit for bit, whatever is answered (`Guard.answer_batches`); of a batch
+    that is answered in part, the rest.
+
+    Raises:
+      ScoringError: as `ask`.
+    """
+    examples = [question.example for question in questions]
+    for places, replies in guard.answer_batches(examples, answered):
+        yield [_prediction(questions[place], reply, model=guard.model_hash, variant=variant,
+                           seed=seed)
+               for place, reply in zip(places, replies, strict=True) if place not in answered]
+
+
+def digest(questions: Sequence[Question]) -> str:
+    """16 hex digits over what is asked: results compare only where this is equal."""
+    found = hashlib.sha256()
+    for question in questions:
+        example = question.example
+        found.update("\0".join((
+            question.split, example.kind, example.example_id, example.policy_text,
+            example.question, str(example.label), str(example.facts.get("scene", "")))).encode())
+        if example.image is not None:
+            found.update(example.image.tobytes())
+    return found.hexdigest()[:16]
+
+
+def _prediction(question: Question, reply: Reply, *, model: str, variant: str, seed: int
+                ) -> Prediction:
+    example, verdict = question.example, reply.verdict
+    if example.label is None and verdict is not None:
+        raise ScoringError(f"{example.example_id} is answered in words, not by one token: ask it "
+                           "with scoring 'reasoned'")
+    if example.label is not None and verdict is None:
+        verdict = parse_verdict(reply.text, example.facts.get("rules"), truncated=reply.truncated)
+    return predict_row(
+        example, reply.text, verdict, model=model, variant=variant, seed=seed,
+        split=question.split, p_unsafe=None if reply.score is None else reply.score.p_unsafe)
 
 
 def _balanced(

@@ -1,27 +1,38 @@
-"""Pairs as a folder that the readers of SafeEditBench take, written whole or not at all.
+"""Pairs, and captions, as folders that readers of data sets take, written whole or not at all.
+
+Pairs, as SafeEditBench has them:
 
     OUT/images/NAME-before.png, NAME-after.png
     OUT/metadata.jsonl      a row a (picture, policy): file_name, safety_label, policy_name, policy,
                             image_path, pair_id, role, instruction
     OUT/left_out.jsonl      pictures without a twin, and why
     OUT/tools.json          who assessed and edited, and with what limits
+
+Captions (format "captions"):
+
+    OUT/images/NAME.png
+    OUT/metadata.jsonl      a row a picture: file_name, draft, caption
+    OUT/left_out.jsonl      pictures without a caption, and why
+    OUT/assessor.json       who wrote them
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from guardjax.atomic import new_mode, write_bytes, write_text
 from guardjax.json_file import write_json
 from guardjax.pairs.build import LeftOut, Pair, PairSettings
 from guardjax.pairs.kept import png_bytes
+from guardjax.pairs.recaption import Caption
 from guardjax.pairs.tools import ToolError
 from guardjax.policies import Policy
 
@@ -30,9 +41,9 @@ ROLES = ("before", "after")
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """How many pictures found a twin, and how many did not."""
+    """How many pairs or captions there are, and of how many pictures there is none."""
 
-    pairs: int
+    made: int
     left_out: int
 
 
@@ -44,31 +55,65 @@ def save_pairs(out: str | os.PathLike[str], found: Iterable[Pair | LeftOut], pol
     Raises:
       ToolError: `out` is there already, or no picture found a twin (nothing is written then).
     """
-    out = pathlib.Path(out)
+    with _whole(pathlib.Path(out)) as workshop:
+        written = _save(workshop, found, lambda one: _save_pair(
+            workshop, one, policy, label_under), "found a twin")
+        write_json(workshop / "tools.json", {
+            **tools, "policy": policy.id, "policy_hash": policy.hash,
+            "settings": dataclasses.asdict(settings)})
+    return written
+
+
+def save_captions(out: str | os.PathLike[str], found: Iterable[Caption | LeftOut], assessor: str
+                  ) -> Written:
+    """Writes everything to a folder beside `out`, which then takes its name.
+
+    Raises:
+      ToolError: `out` is there already, or no picture has a caption (nothing is written then).
+    """
+    def save(workshop: pathlib.Path, one: Caption) -> list[dict[str, Any]]:
+        name = f"images/{one.name}.png"
+        write_bytes(workshop / name, png_bytes(one.picture))
+        return [{"file_name": name, "draft": one.draft, "caption": one.target}]
+
+    with _whole(pathlib.Path(out)) as workshop:
+        written = _save(workshop, found, lambda one: save(workshop, one), "has a caption")
+        write_json(workshop / "assessor.json", {"assessor": assessor})
+    return written
+
+
+@contextlib.contextmanager
+def _whole(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder that takes the name `out` at the end of the block, or goes if it fails."""
     check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     workshop = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        rows, left_out, pairs = [], [], 0
-        for one in found:
-            if isinstance(one, LeftOut):
-                left_out.append(dataclasses.asdict(one))
-                continue
-            pairs += 1
-            rows += _save_pair(workshop, one, policy, label_under)
-        if not pairs:
-            why = f", the first: {left_out[0]['name']}: {left_out[0]['reason']}" if left_out else ""
-            raise ToolError(f"none of {len(left_out)} pictures found a twin{why}")
-        write_text(workshop / "metadata.jsonl", _lines(rows))
-        write_text(workshop / "left_out.jsonl", _lines(left_out))
-        write_json(workshop / "tools.json", {
-            **tools, "policy": policy.id, "policy_hash": policy.hash,
-            "settings": dataclasses.asdict(settings)})
+        yield workshop
         workshop.chmod(new_mode(0o777))
         workshop.rename(out)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    return Written(pairs, len(left_out))
+
+
+def _save(workshop: pathlib.Path, found: Iterable[Any],
+          save: Callable[[Any], list[dict[str, Any]]], made: str) -> Written:
+    """Writes `metadata.jsonl`, of what `save` says of each, and `left_out.jsonl`."""
+    rows: list[dict[str, Any]] = []
+    left_out: list[LeftOut] = []
+    number = 0
+    for one in found:
+        if isinstance(one, LeftOut):
+            left_out.append(one)
+            continue
+        number += 1
+        rows += save(one)
+    if not number:
+        why = f", the first: {left_out[0].name}: {left_out[0].reason}" if left_out else ""
+        raise ToolError(f"none of {len(left_out)} pictures {made}{why}")
+    write_text(workshop / "metadata.jsonl", _lines(rows))
+    write_text(workshop / "left_out.jsonl", _lines([dataclasses.asdict(one) for one in left_out]))
+    return Written(number, len(left_out))
 
 
 def check_free(out: pathlib.Path) -> None:

@@ -10,6 +10,8 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from guardjax.pairs.build import LeftOut, Source
 from guardjax.pairs.tools import Assessor, ToolUnavailable
 
@@ -18,9 +20,10 @@ MAX_CAPTION = 2_000     # characters
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """A picture's name, the draft, and the target."""
+    """A picture by name, the draft, and the target."""
 
     name: str
+    picture: np.ndarray     # [H, W, 3] uint8
     draft: str
     target: str
 
@@ -44,7 +47,7 @@ def recaption(sources: Sequence[Source], assessor: Assessor, workers: int = 4
         if not target or len(target) > MAX_CAPTION:
             return LeftOut(source.name, f"the caption has {len(target)} characters, it may have "
                                         f"1 to {MAX_CAPTION}")
-        return Caption(source.name, draft, target)
+        return Caption(source.name, picture, draft, target)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         try:

@@ -211,7 +211,9 @@ def test_an_interrupted_eval_goes_on_and_asks_nothing_twice(
     assert guardjax(*words, "--model", tiny_model) == 2
     assert f"{new!r} there, {old!r} now" in capsys.readouterr().err
     assert guardjax(*words, "--model", weights) == 2
-    assert "which is not measured now; give another folder" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "which is not measured now; measured is" in said and "give another folder" in said
+    assert said.count(new) == 2     # the file has been changed to say that its answers are theirs
     file.write_text(header + "".join(lines))
     files.write_parquet(tmp_path / "data/data/test-00001-of-00002.parquet",
                         files.safe_edit_rows()[5:8])

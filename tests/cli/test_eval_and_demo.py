@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from guardjax.cli import compose, demo, measure
+from guardjax.cli import compose, demo, measure, training
 from guardjax.train.config import resolve
 from guardjax.train.workdir import claim_workdir
 
@@ -92,7 +92,7 @@ def test_demo_trains_measures_and_reports(guardjax, tiny_model, tmp_path, monkey
 
 def test_demo_trains_again_from_another_model_or_config_and_says_so(
         tiny_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compose, "train", lambda run, folder, console: claim_workdir(
+    monkeypatch.setattr(training, "train", lambda run, folder, console: claim_workdir(
         folder, compose.claim_of(run)))
 
     def shown(**changes):

@@ -12,7 +12,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from guardjax.cli import compose, cost, examples, measure, outcome, row_run, rows
+from guardjax.cli import (
+    compose,
+    cost,
+    examples,
+    measure,
+    outcome,
+    row_run,
+    rows,
+    training,
+    world_answers,
+)
 from guardjax.cli.main import main
 from guardjax.data.sources import SourceError
 from guardjax.eval.records import load_predictions, predict_row
@@ -58,7 +68,7 @@ def _fakes(cache, monkeypatch):
         (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         return folder / "model"
 
-    def answer(guard, questions, variant, seed):
+    def answer(guard, questions, *, variant, seed, answered):
         skill = {"base": 0.5, "sft_varied": 0.7, "grpo_varied": 0.95}.get(variant, 0.6)
         rng = np.random.default_rng([seed, *variant.encode()])
         made = []
@@ -69,16 +79,20 @@ def _fakes(cache, monkeypatch):
                 label = Label(e.label, e.rule_ids) if right else Label("safe")
                 text = format_verdict(label)
                 verdict = parse_verdict(text)
-            made.append(predict_row(e, text, verdict, model="m", variant=variant, seed=seed,
-                                    split=question.split))
-        return made
+            made.append(predict_row(e, text, verdict, model=guard.model_hash, variant=variant,
+                                    seed=seed, split=question.split))
+        for start in range(0, len(made), 32):
+            yield [row for place, row in enumerate(made[start:start + 32], start)
+                   if place not in answered]
 
     monkeypatch.setenv("GUARDJAX_CACHE_DIR", str(cache))
     monkeypatch.setattr(measure, "FULL", PLAN)
-    monkeypatch.setattr("guardjax.cli.compose.train", train)
+    monkeypatch.setattr("guardjax.cli.training.train", train)
     monkeypatch.setattr("guardjax.train.compilation.enable_compile_cache", lambda: None)
-    monkeypatch.setattr(row_run, "Guard", types.SimpleNamespace(load=lambda path: None))
-    monkeypatch.setattr(row_run, "measure", answer)
+    monkeypatch.setattr(row_run, "Guard", types.SimpleNamespace(
+        load=lambda path: types.SimpleNamespace(
+            model_hash=row_run.weights_hash(path), num_programs=1, num_buckets=1)))
+    monkeypatch.setattr(world_answers, "ask_batches", answer)
     # The bootstrap has tests of its own.
     monkeypatch.setattr(
         outcome, "outcome_of", functools.partial(outcome.outcome_of, draws=20))
@@ -214,6 +228,35 @@ def test_the_experiment_from_rows_to_report(tmp_path, fakes, capsys):
     assert str(load_results(tmp_path / "results.json")) == str(found)
 
 
+def test_a_row_that_was_stopped_while_it_was_measured_goes_on(tmp_path, fakes, monkeypatch):
+    words = ["experiment", "--rows", "base,sft_l3", "--seeds", "0", "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    answer, batches = world_answers.ask_batches, []
+
+    def stopping(*args, **more):
+        for batch in answer(*args, **more):
+            batches.append(batch)
+            if len(batches) == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    out = tmp_path / "stopped"
+    monkeypatch.setattr(world_answers, "ask_batches", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        main([*words, str(out)])
+    (kept,) = (out / "base/seed0/answers").iterdir()
+    assert len(kept.read_text().splitlines()) == 1 + 64
+    assert main([*words, str(out)]) == 0
+    looks = [json.loads(line)["prompts"] for line in (out / "looks.jsonl").read_text().splitlines()]
+    assert looks == [looks[2], looks[2] - 64, looks[2]]
+    for row in ("base", "sft_l3"):
+        folder = f"{row}/seed0"
+        assert (out / folder / "predictions.jsonl").read_bytes() == (
+            tmp_path / "whole" / folder / "predictions.jsonl").read_bytes()
+        assert not list((out / folder / "answers").iterdir())
+    assert (out / "results.json").read_bytes() == (tmp_path / "whole/results.json").read_bytes()
+
+
 def test_dev_is_no_look_at_test(tmp_path, fakes):
     words = ["experiment", "--out", str(tmp_path), "--rows", "base,sft_l3", "--seeds", "0"]
     assert main([*words, "--split", "dev"]) == 0
@@ -260,14 +303,14 @@ def test_a_base_that_the_rows_did_not_start_from_is_left_out(tmp_path, fakes, ca
     (OSError(28, "No space left on device"), 1, "No space left on device"),
 ])
 def test_what_stops_a_row_is_said(tmp_path, fakes, monkeypatch, capsys, error, status, message):
-    real = compose.train
+    real = training.train
 
     def train(run, folder, console):
         if run.name == "sft_l3":
             raise error
         return real(run, folder, console)
 
-    monkeypatch.setattr(compose, "train", train)
+    monkeypatch.setattr(training, "train", train)
     words = ["experiment", "--out", str(tmp_path), "--rows", "sft_l3,sft_varied", "--seeds", "0"]
     assert main(words) == status
     assert message in " ".join(capsys.readouterr().err.split())

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from guardjax.cli import compose, measure, row_run
+from guardjax.cli import compose, measure, row_run, training, world_answers
 from guardjax.cli.main import main
 from guardjax.cli.trials import load_trials
 from guardjax.data.sources import SourceError
@@ -90,7 +90,8 @@ def _trained(tmp_path_factory, monkeypatch):
             {"step": run.stages[0].steps, "stage": "sft", "loss": lr, "sft/tokens": 4.0}) + "\n")
         return folder / "model"
 
-    def answer(guard, questions, variant, seed):
+    def answer(guard, questions, *, variant, seed, answered):
+        assert not answered
         rows = []
         for place, question in enumerate(questions):
             e = question.example
@@ -99,16 +100,18 @@ def _trained(tmp_path_factory, monkeypatch):
             if e.label is not None:
                 text = format_verdict(Label(e.label, e.rule_ids) if right else Label("safe"))
                 verdict = parse_verdict(text)
-            rows.append(predict_row(e, text, verdict, model="m", variant=variant, seed=seed,
-                                    split=question.split))
-        return rows
+            rows.append(predict_row(e, text, verdict, model=guard.model_hash, variant=variant,
+                                    seed=seed, split=question.split))
+        yield rows
 
     monkeypatch.setenv("GUARDJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setattr(measure, "FULL", PLAN)
-    monkeypatch.setattr(compose, "train", train)
+    monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr("guardjax.train.compilation.enable_compile_cache", lambda: None)
-    monkeypatch.setattr(row_run, "Guard", types.SimpleNamespace(load=lambda path: None))
-    monkeypatch.setattr(row_run, "measure", answer)
+    monkeypatch.setattr(row_run, "Guard", types.SimpleNamespace(
+        load=lambda path: types.SimpleNamespace(
+            model_hash=row_run.weights_hash(path), num_programs=1, num_buckets=1)))
+    monkeypatch.setattr(world_answers, "ask_batches", answer)
     return done
 
 

@@ -191,6 +191,15 @@ def own(folder, number=12):
     (folder / "house.yaml").write_text(OWN_POLICY)
 
 
+def captions(folder, number=6):
+    """As `guardjax pairs recaption` writes them."""
+    for i in range(number):
+        write_png(folder / f"images/p{i}.png", i)
+    write_jsonl(folder / "metadata.jsonl", [
+        {"file_name": f"images/p{i}.png", "draft": "a toy", "caption": f"a dog and {i} hats."}
+        for i in range(number)])
+
+
 # name -> (writer, split to open, or "" for the usual one)
 FILES = {
     "safeeditbench": (safe_edit_bench, ""), "llavaguard": (llavaguard, ""),

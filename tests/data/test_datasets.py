@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from guardjax.data.datasets.names import FORMATS
+from guardjax.data.datasets.names import CAPTIONS, FORMATS
 from guardjax.data.datasets.record import DatasetError, answered, to_example
 from guardjax.data.datasets.registry import SCHEMAS, open_dataset
 from guardjax.policies import load_policy, parse_policy, parse_verdict
@@ -30,7 +30,7 @@ def facts(reader):
 
 
 def test_names_are_those_of_the_readers():
-    assert tuple(SCHEMAS) == FORMATS == tuple(files.FILES)
+    assert tuple(SCHEMAS) == (*FORMATS, CAPTIONS) and FORMATS == tuple(files.FILES)
 
 
 @pytest.mark.parametrize("name", FORMATS)

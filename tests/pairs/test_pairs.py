@@ -21,7 +21,7 @@ from guardjax.policies import load_ladder
 from guardjax.world import catalogue
 from guardjax.world.edits import edit_mask
 from guardjax.world.scene import render, sample_scene
-from tests.pairs.fake_server import FakeServer, serving
+from tests.pairs.fake_server import FakeServer, decoded, serving
 
 POLICY = load_ladder()["L3"]
 STRICT = load_ladder()["L5"]
@@ -391,10 +391,25 @@ def test_the_verb_on_pictures_of_ones_own(tmp_path, policy_file, fake, capsys):
     left, = rows_of(tmp_path / "out" / "left_out.jsonl")
     assert left["name"] == "p0_txt" and "E_FORMAT" in left["reason"]
     fake.say = lambda _, text, seed: "a gun" if "Here is" in text else "a toy"
-    assert main(["pairs", "recaption", "--pictures", str(photos), "--out",
-                 str(tmp_path / "captions.jsonl"), *server]) == 0
-    assert rows_of(tmp_path / "captions.jsonl")[0] == {
-        "file_name": "p0_png", "draft": "a toy", "caption": "a gun"}
+    captions = tmp_path / "captions"
+    assert main(["pairs", "recaption", "--pictures", str(photos), "--out", str(captions),
+                 *server]) == 0
+    assert "3 captions, 1 pictures left out" in capsys.readouterr().out
+    rows = rows_of(captions / "metadata.jsonl")
+    assert rows[0] == {"file_name": "images/p0_png.png", "draft": "a toy", "caption": "a gun"}
+    for i, row in enumerate(rows):
+        assert (decoded((captions / row["file_name"]).read_bytes()) == picture(i)).all()
+    assert rows_of(captions / "left_out.jsonl")[0]["name"] == "p0_txt"
+    assert fake.url in json.loads((captions / "assessor.json").read_text())["assessor"]
+    assert main(["pairs", "recaption", "--pictures", str(photos), "--out", str(captions),
+                 *server]) == 2
+    assert "is there already" in capsys.readouterr().err
+    (photos / "nothing").mkdir()
+    (photos / "p0.txt").rename(photos / "nothing/p0.txt")
+    assert main(["pairs", "recaption", "--pictures", str(photos / "nothing"), "--out",
+                 str(tmp_path / "none"), *server]) == 2
+    assert "none of 1 pictures has a caption, the first: p0: E_FORMAT" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_server_that_stops_loses_nothing(tmp_path, policy_file, fake, capsys):

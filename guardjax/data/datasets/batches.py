@@ -1,7 +1,7 @@
 """Training batches of annotated records by index, as `guardjax.data.sources` has them of the world.
 
 Prompts come two by two with opposite labels where the data set has both: one picture under two
-policies, if there is any, or two pictures.
+policies, if there is any, or two pictures. Captions have no labels: any two are drawn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from guardjax.data.batching import Batcher
+from guardjax.data.batching import ANSWER_BUCKETS, Batcher
 from guardjax.data.datasets import exceptions
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import (
@@ -22,6 +22,10 @@ from guardjax.data.datasets.record import (
 )
 from guardjax.data.prompts import PromptError, encode_prompt
 from guardjax.data.sources import Batch
+
+
+# A verdict is short; a caption that an assessor wrote is a paragraph.
+CAPTION_BUCKETS = (*ANSWER_BUCKETS, 192, 384, 768)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +53,14 @@ class RecordBatches:
         Raises:
           DatasetError: a row that cannot be taught, exceptions from rows that have none, or an odd
             `batch`.
-          PromptError: a policy that does not fit into a prompt beside the largest picture.
+          PromptError: a policy that does not fit into a prompt beside the largest picture, or a
+            caption that is too long.
         """
         if batch % 2:
             raise DatasetError(f"batch={batch} is odd; prompts come in pairs, give an even one")
+        if not reader.schema.label:
+            batcher = dataclasses.replace(batcher, answer_buckets=CAPTION_BUCKETS)
+            _check_captions(reader, batcher)
         self._reader, self._batcher, self._mix = reader, batcher, mix
         self._batch, self._num, self._seed = batch, num_batches, seed
         self._teach, self._think = teach, think
@@ -92,7 +100,7 @@ class RecordBatches:
             sides = self._flips[int(rng.integers(len(self._flips)))]
         elif all(len(side) for side in self._by_label):
             sides = self._by_label
-        else:       # one label only: nothing can be balanced
+        else:       # one label only, or none: nothing can be balanced
             sides = (range(len(self._reader)),) * 2
         first, second = (self._reader[int(side[int(rng.integers(len(side)))])] for side in sides)
         return first, second
@@ -114,10 +122,18 @@ def check_fits(reader: DatasetReader, batcher: Batcher) -> None:
             raise PromptError(f"{record.place}: {error}") from error
 
 
+def _check_captions(reader: DatasetReader, batcher: Batcher) -> None:
+    for record in reader.records:
+        try:
+            batcher.answers([[answered(record).answer]])
+        except PromptError as error:
+            raise PromptError(f"{record.place}: {error}") from error
+
+
 def _flips(reader: DatasetReader) -> list[tuple[list[int], list[int]]]:
     """The rows of each picture that has both labels: (safe, unsafe)."""
     found: dict[str, tuple[list[int], list[int]]] = {}
     for i, record in enumerate(reader.records):
-        if record.image_id:
+        if record.image_id and record.label:
             found.setdefault(record.image_id, ([], []))[LABELS.index(record.label)].append(i)
     return [sides for sides in found.values() if all(sides)]

@@ -18,13 +18,14 @@ class Check:
 
     Attributes:
       rows, pictures: how many can be used, and how many different ones they say they show.
-      labels: policy id -> label -> rows.
+      labels: policy id -> label -> rows; none of captions.
       categories: category -> label -> rows.
       errors: what is wrong with single rows, which are not counted above where they have no label.
       dropped: rows that were left out on purpose.
       duplicates: pictures of the set that are equal or alike.
       contradictions: equal pictures under one policy with different labels.
       leaks: pictures that another data set has too; the first of a pair is of this one.
+      words: of the shortest and of the longest caption, where rows have captions.
     """
 
     rows: int
@@ -36,6 +37,7 @@ class Check:
     duplicates: Sequence[Pair]
     contradictions: Sequence[str]
     leaks: Sequence[Pair]
+    words: tuple[int, int] | None = None
 
     @property
     def clean(self) -> bool:
@@ -62,14 +64,16 @@ def check_dataset(
 
     looks = looks_of(reader, note, on_picture)
     others = [] if other is None else looks_of(other, note, on_picture)
+    words = [len(record.caption.split()) for record in reader.records if record.caption]
     return Check(
         rows=len(reader), pictures=len(looks),
-        labels=_count((r.policy.id, r.label) for r in reader.records),
+        labels=_count((r.policy.id, r.label) for r in reader.records if r.label),
         categories=_count((r.category, r.label) for r in reader.records if r.category),
         errors=found, dropped=tuple(reader.dropped),
         duplicates=pairs_between(looks, distance=distance),
         contradictions=_contradictions(reader, looks),
-        leaks=pairs_between(looks, others, distance) if other is not None else [])
+        leaks=pairs_between(looks, others, distance) if other is not None else [],
+        words=(min(words), max(words)) if words else None)
 
 
 def _count(pairs: Any) -> dict[str, dict[str, int]]:

@@ -99,7 +99,7 @@ def _read(row: Row) -> Facts:
 
 
 OWN = Schema(
-    name="own", title="a table of one's own pictures", home="your own folder",
+    name="own", title="a table of one's own pictures", home="",
     columns={"image": "text", "label": "text"},
     optional={"category": "text", "policy": "text", "rationale": "text", "split": "text"},
     label="label", labels={"safe": "safe", "unsafe": "unsafe"},

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from guardjax.data.datasets.record import SAFE, DatasetError, Record, ShownPolicy
+from guardjax.data.datasets.record import NO_POLICY, SAFE, DatasetError, Record, ShownPolicy
 from guardjax.data.datasets.schema import Facts, Schema, checked, label_of
 from guardjax.data.datasets.tables import Row, check_columns, read_rows
 from guardjax.data.intake import IntakeError, load_picture, read_file
@@ -129,11 +129,13 @@ class DatasetReader:
 
     @property
     def digest(self) -> str:
-        """16 hex digits over ids, labels and policies (not pictures): what a run belongs to."""
+        """16 hex digits over ids, labels and policies, or captions (not pictures): what a run
+        belongs to."""
         found = hashlib.sha256()
         for record in self.records:
-            found.update("\0".join((record.row_id, record.label, record.policy.text,
-                                    *record.rule_ids)).encode() + b"\n")
+            words = (*record.rule_ids, record.caption) if record.caption else record.rule_ids
+            found.update("\0".join((record.row_id, record.label, record.policy.text, *words)
+                                   ).encode() + b"\n")
         return found.hexdigest()[:16]
 
     def _rows(self) -> list[Row]:
@@ -159,6 +161,11 @@ class DatasetReader:
                 if name != self.schema.image or "file_name" not in row.values]
 
     def _fixed_policy(self) -> ShownPolicy | None:
+        if not self.schema.label:
+            if self._given is not None:
+                raise DatasetError(f"{self.schema.title} are under no policy; leave the policy "
+                                   f"{self._given.id!r} out")
+            return NO_POLICY
         if self.schema.own_policies:
             if self._given is not None:
                 raise DatasetError(f"the rows of {self.schema.title} have policies of their own; "
@@ -188,12 +195,13 @@ class DatasetReader:
         self._sources.append(_Source(row, file))
 
     def _record(self, row: Row, fixed: ShownPolicy | None) -> tuple[Record, Facts]:
-        label, facts = label_of(row, self.schema), self.schema.read(row)
+        facts = self.schema.read(row)
+        label = label_of(row, self.schema) if self.schema.label else ""
         policy = facts.policy or fixed
-        if policy is None or not policy.text.strip():
+        if label and (policy is None or not policy.text.strip()):
             raise DatasetError(f"{row.place}: the policy is empty; a picture is judged under one")
         rules: tuple[str, ...] = ()
-        if label != SAFE:
+        if label and label != SAFE:
             rules = tuple(rule for rule in facts.rules if rule in policy.rules)
             if not rules and len(policy.rules) == 1:
                 rules = policy.rules
@@ -201,7 +209,7 @@ class DatasetReader:
             dataset=self.schema.name, split=self.split, row_id=facts.row_id, place=row.place,
             policy=policy, label=label, rule_ids=rules, category=facts.category,
             rationale=facts.rationale, image_id=facts.image_id, pair_id=facts.pair_id,
-            variant=facts.variant, text=facts.text), facts
+            variant=facts.variant, text=facts.text, caption=facts.caption), facts
 
     def _find(self, row: Row, facts: Facts) -> Path | None:
         names = facts.files

@@ -1,4 +1,5 @@
-"""What every reader gives: one picture under one policy, with the label that people gave it."""
+"""What every reader gives: one picture under one policy with the label that people gave it, or one
+picture with its caption."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from guardjax.data.prompts import JUDGE_QUESTION
+from guardjax.data.prompts import CAPTION_QUESTION, JUDGE_QUESTION
 from guardjax.policies import Label, Policy, Wording, format_verdict
 from guardjax.types import PolicyExample
 
@@ -37,6 +38,9 @@ class ShownPolicy:
         return cls(policy_id, f"{ONE_RULE}: {text.strip()}", (ONE_RULE,))
 
 
+NO_POLICY = ShownPolicy("", "", ())      # of captions
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """One row. `image` is None in the records of a reader that were not read with their picture.
@@ -45,8 +49,8 @@ class Record:
       dataset, split: where it is from.
       row_id: its id, unique within the split.
       place: file and row, for people.
-      policy: what the picture is judged under.
-      label: "safe" or "unsafe".
+      policy: what the picture is judged under; `NO_POLICY` for a caption.
+      label: "safe" or "unsafe"; "" for a caption.
       rule_ids: the violated rules of the policy, () where the annotation does not say.
       category, rationale: of the annotation, "" without one.
       image_id: equal for rows with the same picture; "" until the picture is read, where the data
@@ -54,6 +58,7 @@ class Record:
       pair_id: the edited pair that the picture belongs to.
       variant: how the policy differs from the data set's usual one, "" if it does not.
       text: words that come with the picture (a meme's text, a question); not shown to a guard.
+      caption: what is to be said of the picture, where nothing is judged; else "".
       image: [H, W, 3] uint8. Of an animation the first frame; what is transparent lies on white.
     """
 
@@ -70,6 +75,7 @@ class Record:
     pair_id: str = ""
     variant: str = ""
     text: str = ""
+    caption: str = ""
     image: np.ndarray | None = None
 
 
@@ -79,7 +85,11 @@ def example_id(record: Record) -> str:
 
 
 def to_example(record: Record) -> PolicyExample:
-    """The question to a guard that a record asks, as evaluation and GRPO take it."""
+    """The question to a model that a record asks, as evaluation and GRPO take it."""
+    if record.caption:
+        return PolicyExample(
+            example_id=example_id(record), kind="caption", question=CAPTION_QUESTION,
+            image=record.image, image_id=record.image_id, pair_id=record.pair_id)
     return PolicyExample(
         example_id=example_id(record),
         kind="judge", question=JUDGE_QUESTION, policy_text=record.policy.text, image=record.image,
@@ -102,6 +112,8 @@ def answered(record: Record, *, think: bool = False) -> PolicyExample:
     if think and not record.rationale.strip():
         raise DatasetError(f"{record.place}: the row has no rationale to think with; set think to "
                            "false")
+    if record.caption:      # a space before it, as before the world's (`tasks.describe`)
+        return dataclasses.replace(to_example(record), answer=f" {record.caption}")
     try:
         answer = format_verdict(Label(record.label, record.rule_ids),
                                 record.rationale if think else None)

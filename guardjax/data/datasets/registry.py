@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from guardjax.data.datasets.assistant_attacks import FIG_STEP, MM_SAFETY_BENCH
+from guardjax.data.datasets.captions import CAPTIONED
 from guardjax.data.datasets.llavaguard import LLAVA_GUARD
 from guardjax.data.datasets.memes import HATEFUL_MEMES, MAMI, PRIDE_MM
 from guardjax.data.datasets.own import OWN
@@ -22,7 +23,7 @@ from guardjax.policies import Policy
 
 SCHEMAS: Mapping[str, Schema] = MappingProxyType({schema.name: schema for schema in (
     SAFE_EDIT_BENCH, LLAVA_GUARD, UNSAFE_BENCH, POLICY_SHIFT_BENCH, VL_GUARD, HATEFUL_MEMES, MAMI,
-    PRIDE_MM, MM_SAFETY_BENCH, FIG_STEP, OWN)})
+    PRIDE_MM, MM_SAFETY_BENCH, FIG_STEP, OWN, CAPTIONED)})
 
 
 def open_dataset(

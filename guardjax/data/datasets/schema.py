@@ -37,6 +37,7 @@ class Facts:
     pair_id: str = ""
     variant: str = ""
     text: str = ""
+    caption: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Schema:
     Attributes:
       name: as `--format` takes it.
       title: what its paper calls it.
-      home: where it is published; `gated` says that its terms must be accepted there.
+      home: where it is published, "" for a person's own; `gated` says that its terms must be
+        accepted there.
       columns: those that must be there, and what they hold.
-      label, labels: the column of the label, and what its values (in small letters) mean.
+      label, labels: the column of the label, and what its values (in small letters) mean; "" and
+        none where rows have captions and no verdict.
       read: a row's facts.
       optional: columns that may be there; `read` finds them as None otherwise.
       files: patterns of the tables of a split.
@@ -84,6 +87,8 @@ class Schema:
 
     def how_to_get(self, directory: Path) -> str:
         """A sentence for people who have not got it."""
+        if not self.home:
+            return "is the path right?"
         gate = (", behind a form: accept its terms there, log in with `hf auth login`, and"
                 if self.gated else ";")
         fetch = (f"run `hf download {self.home.split('/datasets/')[1]} --repo-type dataset "

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from guardjax.data.datasets.names import FORMATS
+from guardjax.data.datasets.names import CAPTIONS, TRAINED_ON
 from guardjax.train.config.typed import require, unknown_name
 
 
@@ -40,15 +40,20 @@ class DatasetConfig:
                                         # end, into OUT/report.html; empty: none
 
     def __post_init__(self) -> None:
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
         if not self.format:
-            usual = {field.name: field.default for field in dataclasses.fields(self)}
             given = [name for name, value in usual.items() if getattr(self, name) != value]
             require(not given, f"{', '.join(given)} without a format, which names the reader: one "
-                               f"of {', '.join(FORMATS)}")
+                               f"of {', '.join(TRAINED_ON)}")
             return
-        require(self.format in FORMATS,
-                unknown_name("dataset format", self.format, FORMATS))
+        require(self.format in TRAINED_ON,
+                unknown_name("dataset format", self.format, TRAINED_ON))
         require(bool(self.dir), f"dir must name the folder of {self.format!r}")
         require(self.flips >= 0 and self.exceptions >= 0 and self.flips + self.exceptions <= 1,
                 f"flips={self.flips} and exceptions={self.exceptions} are shares of all pairs: "
                 "neither may be negative, nor their sum above 1")
+        if self.format == CAPTIONS:
+            for name in ("policy", "flips", "exceptions", "report"):
+                require(getattr(self, name) == usual[name],
+                        f"{name}={getattr(self, name)!r} is about verdicts, which captions do not "
+                        "have: leave it out")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from guardjax.data.datasets.names import CAPTIONS
 from guardjax.train.config.data import DatasetConfig, WorldConfig
 from guardjax.train.config.machine import (
     CheckpointConfig,
@@ -46,7 +47,7 @@ class RunConfig:
         require(not twice, f"stages need different names, repeated: {', '.join(twice)}")
         if self.dataset.format:
             for stage in self.stages:
-                _check_over_dataset(stage)
+                _check_over_dataset(stage, self.dataset.format)
         for stage in self.stages:
             require(stage.policies_per_image == 1 or self.template == "image_first",
                     f"stage {stage.name!r}: policies_per_image={stage.policies_per_image} "
@@ -58,12 +59,19 @@ class RunConfig:
                     "it to 0")
 
 
-def _check_over_dataset(stage: StageConfig) -> None:
-    """That a stage asks for what annotated pictures can give: verdicts under their policies."""
-    where = f"stage {stage.name!r} over a dataset"
-    require(stage.kind in ("sft", "grpo"), f"{where} is of kind sft or grpo, not {stage.kind!r}")
+def _check_over_dataset(stage: StageConfig, dataset: str) -> None:
+    """That a stage asks for what annotated pictures can give: verdicts under their policies, or
+    captions to learn."""
+    captions = dataset == CAPTIONS
+    where = f"stage {stage.name!r} over {'captions' if captions else 'a dataset'}"
+    trainers, asked = (("sft",), "caption") if captions else (("sft", "grpo"), "judge")
+    require(stage.kind in trainers,
+            f"{where} is of kind {' or '.join(trainers)}, not {stage.kind!r}")
     kinds = [kind for kind, weight in stage.data.items() if weight]
-    require(kinds == ["judge"], f"{where} has prompts of kind judge only, not {', '.join(kinds)}")
+    require(kinds == [asked], f"{where} has prompts of kind {asked} only, not {', '.join(kinds)}: "
+                              f'set data to {{"{asked}": 1}}')
+    require(not (captions and stage.think), f"{where}: think=True puts a rationale before a "
+                                            "verdict, and captions have neither: leave it out")
     for name in ("policies", "plain_share", "spell_share"):
         default = next(f.default for f in dataclasses.fields(stage) if f.name == name)
         require(getattr(stage, name) == default,
