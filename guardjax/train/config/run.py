@@ -9,6 +9,7 @@ from typing import Any, Literal
 import ml_collections
 
 from guardjax.train.config.data import DatasetConfig, WorldConfig
+from guardjax.train.config.lengths import LengthsConfig
 from guardjax.train.config.machine import (
     CheckpointConfig,
     GuardConfig,
@@ -33,6 +34,7 @@ class RunConfig:
     template: Literal["image_first", "policy_first"] = "image_first"  # what a prompt begins with
     world: WorldConfig = WorldConfig()
     dataset: DatasetConfig = DatasetConfig()
+    lengths: LengthsConfig = LengthsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     guard: GuardConfig = GuardConfig()
