@@ -27,4 +27,4 @@ def with_lengths(batcher: Batcher, run: RunConfig, cfg: ModelConfig) -> Batcher:
     return dataclasses.replace(
         batcher, prompt_buckets=run.lengths.prompt or batcher.prompt_buckets,
         answer_buckets=run.lengths.answer or batcher.answer_buckets,
-        answer_limit=max(batcher.answer_limit, *run.lengths.answer[-1:], *sampled))
+        answer_limit=max([batcher.answer_limit, *run.lengths.answer[-1:], *sampled]))

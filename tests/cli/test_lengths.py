@@ -14,11 +14,10 @@ from guardjax.eval import guard
 from guardjax.models.hf_weights import read_config
 from guardjax.train.config import resolve
 from guardjax.train.metrics import read_metrics
-from guardjax.types import PolicyExample
 from .conftest import STAGE, write_config
 
 LONG = ("schema: 1\nid: long\nversion: '1'\ntitle: Long\nrules:\n"
-        f"  - {{id: R1, when: weapons, wordings: [no weapons{' and no knife' * 200}]}}\n")
+        f"  - {{id: R1, when: weapons, wordings: [no weapons{' and no knife' * 140}]}}\n")
 
 
 def write_sft(folder, model, **changes):
@@ -27,12 +26,12 @@ def write_sft(folder, model, **changes):
         {"kind": "sft", "policies": "L3"} | STAGE | changes])
 
 
+@pytest.mark.slow
 def test_an_answer_too_long_ends_a_run_that_goes_on_with_larger_lengths(
         guardjax, tiny_model, tmp_path, capsys):
     """Verdicts fit, captions do not: the first of them comes after some steps."""
-    config = write_sft(tmp_path, tiny_model, steps=8, data={"judge": 0.7, "caption": 0.3}, seed=8)
-    run, straight = tmp_path / "run", tmp_path / "straight"
-    assert guardjax("train", "--config", config, "--out", straight) == 0
+    config = write_sft(tmp_path, tiny_model, steps=5, data={"judge": 0.7, "caption": 0.3}, seed=8)
+    run = tmp_path / "run"
     words = ("train", "--config", config, "--out", run)
     assert guardjax(*words, "lengths.answer=8") == 2
     said = capsys.readouterr().err
@@ -40,15 +39,13 @@ def test_an_answer_too_long_ends_a_run_that_goes_on_with_larger_lengths(
     message = said[said.index("guardjax train:"):]
     assert re.match(r"guardjax train: example \S+/caption: its answer has \d+ tokens", message)
     assert "the limit is 8" in message and message.count("\n") == 1
-    saved = max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
-    assert 1 <= saved < 8 and saved % 4, "the step before is kept, between two checkpoints, too"
+    kept = [path.name for path in (run / "checkpoints").iterdir() if path.name.isdigit()]
+    assert kept == ["3"], "the step before is kept, between two checkpoints, too"
     assert not (run / "model").exists()
     assert guardjax(*words, re.search(r"lengths\.answer=[\d,]+", message).group()) == 0
-    assert f"resumed at step {saved}" in capsys.readouterr().err
-    losses = [[line["loss"] for line in read_metrics(folder / "metrics.jsonl")]
-              for folder in (run, straight)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)      # padding is masked
-    assert len(losses[0]) == 8
+    assert "sft: resumed at step 3" in capsys.readouterr().err
+    assert [line["step"] for line in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    assert not (run / "model" / LENGTHS_FILE).exists(), "nothing beyond the usual was asked for"
 
 
 def test_a_model_can_be_asked_as_it_was_trained(guardjax, tiny_model, tmp_path, monkeypatch):
@@ -63,21 +60,18 @@ def test_a_model_can_be_asked_as_it_was_trained(guardjax, tiny_model, tmp_path, 
     assert json.loads((model / LENGTHS_FILE).read_text()) == {
         "prompt": [700], "answer": [160], "answer_limit": 160}
     assert guardjax("export", model, "--out", tmp_path / "exported") == 0
-    statuses, texts = {}, {}
+    found = {}
     for name, folder in (("trained", tmp_path / "exported"), ("base", tiny_model)):
         out = tmp_path / f"{name}.jsonl"
         guardjax("judge", tmp_path / "black.png", "--policy", tmp_path / "long.yaml", "--model",
-                 folder, "--out", out, "--batch-size", 1)
+                 folder, "--out", out, "--batch-size", 1, "--quiet")
         records = [json.loads(line) for line in out.read_text().splitlines()]
-        record = next(record for record in records if "picture" in record)
-        statuses[name] = record["status"]
-        texts[name] = guard.Guard.load(folder, batch=1).answer_examples([PolicyExample(
-            "word", "judge", "safe?", "R1: no knife.")])[0].text
-    assert statuses["base"] == "error:E_PROMPT" and "error" not in statuses["trained"]
-    # Neither model has learnt to end.
-    lengths = {name: len(load_batcher(tiny_model).tokenizer.untrusted(text))
-               for name, text in texts.items()}
-    assert lengths["base"] <= 32 < 100 < lengths["trained"] <= 160
+        found[name] = next(record for record in records if "picture" in record)
+    assert found["base"]["status"] == "error:E_PROMPT"
+    assert "error" not in found["trained"]["status"]
+    # It has not learnt to end: what it says is cut, not by the usual 32 tokens.
+    text, = found["trained"]["outputs"]
+    assert len(load_batcher(model).tokenizer.untrusted(text)) > 100
 
 
 @pytest.mark.parametrize(("overrides", "limit"), [
