@@ -1,4 +1,4 @@
-"""Lengths that a run changes: what is too long ends a run that can go on, and a model keeps them."""
+"""Lengths of a run: what is too long ends one that can go on, and its model keeps them."""
 
 import json
 import re

@@ -42,7 +42,7 @@ def _trained(config_file, tmp_path):
     ("mesh.rules=fsdp mesh.fsdp=3", "mesh: mesh data=1 * fsdp=3 * tensor=1 does not fit 1 device"),
     ("log.wandb_project=mine", "log.wandb_project='mine' needs the package wandb: pip install"),
     ("checkpoint.best_mode=min", "checkpoint: best_mode='min' and best_keep=1 are for a"),
-    ("lengths.answer=24,12", "lengths: answer must be positive lengths that ascend, each once, got"),
+    ("lengths.answer=24,12", "lengths: answer must be positive lengths that ascend, each once"),
     ("lengths.prompt=128,4097",
      "lengths.prompt: 4097 tokens are more than the base has positions for, which are 4096"),
     ("stages.0.optim.warmup_steps=50", "stages.0: optim.warmup_steps=50 is more than"),

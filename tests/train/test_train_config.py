@@ -119,7 +119,7 @@ ENGINE = {"engine": "vllm", "engine_url": "http://a:1", "correction": "token"}
      r"stage 'grpo': rl\.slots=8 takes prompts from the whole batch, which mesh\.rules='fsdp'"),
     ({"lengths": {"answer": [24, 24]}},
      r"lengths: answer must be positive lengths that ascend, each once, got \[24, 24\]"),
-    ({"lengths": {"prompt": [0, 64]}}, r"lengths: prompt must be positive lengths .* got \[0, 64\]"),
+    ({"lengths": {"prompt": [0, 64]}}, r"lengths: prompt must be positive .* got \[0, 64\]"),
     ({"lengths": {"prompt": [64.0]}}, r"lengths\.prompt\.0 must be int, got 64\.0"),
     ({"lengths": {"prompts": [64]}}, r"'lengths\.prompts'\. Did you mean 'lengths\.prompt'\?"),
     ({"world": 3}, r"world must be a mapping \(WorldConfig\)"),

@@ -123,7 +123,7 @@ def test_a_run_killed_inside_a_save_goes_on_from_the_one_before(toy, tmp_path, s
 @pytest.mark.parametrize("step", [0, 2, 5])
 def test_a_text_that_is_too_long_keeps_the_steps_before_it(
         toy, tmp_path, straight, monkeypatch, step):
-    """Found when a batch is made, which is then made again: once with larger lengths, it is there."""
+    """Found when a batch is made, which is made again at the next start."""
     folder, made = tmp_path / "long", itertools.count()
     make = toy.stage.init.__globals__
 
