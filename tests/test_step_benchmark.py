@@ -56,7 +56,7 @@ def test_prompts_are_exactly_as_long_as_their_case_says(module):
         example = PolicyExample("", "judge", cases.JUDGE_QUESTION, policy,
                                 image=np.zeros((case.side, case.side, 3), np.uint8))
         units = (case.side // 16) ** 2
-        prompt = encode_prompt(batcher.tokenizer, example, units, 4096)
+        prompt = encode_prompt(batcher.tokenizer, example, units, (4096,))
         assert len(prompt.ids) == case.prompt and prompt.num_units == units
         assert prompt.ids.count(batcher.tokenizer.image_pad_id) == units
 

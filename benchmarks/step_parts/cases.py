@@ -83,7 +83,7 @@ def _policy(case: Case, batcher: object, rng: np.random.Generator) -> str:
 
     def length(policy: str) -> int:
         example = PolicyExample("", "judge", JUDGE_QUESTION, policy, image=picture)
-        return len(encode_prompt(batcher.tokenizer, example, units, case.prompt).ids)
+        return len(encode_prompt(batcher.tokenizer, example, units, (case.prompt,)).ids)
 
     words = [word for word in WORDS if len(batcher.tokenizer.untrusted(" " + word)) == 1]
     first = str(rng.choice(words))

@@ -19,6 +19,8 @@ def get_config():
     config.name = "captions"
     config.base = "base"
     config.dataset = {"format": "captions", "dir": "my_captions"}
+    # A verdict is short; a caption that an assessor wrote is a paragraph.
+    config.lengths = {"answer": (12, 24, 48, 64, 96, 192, 384, 768)}
     # As in configs/safeguard_vl: what the tower sees and the words it is told in stay as they are.
     config.stages = (ml_collections.ConfigDict({
         "kind": "sft", "steps": 100, "batch": 16, "data": {"caption": 1.0},

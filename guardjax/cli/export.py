@@ -16,7 +16,7 @@ _FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
     "generation_config.json", "preprocessor_config.json", "processor_config.json",
-    "video_preprocessor_config.json",
+    "video_preprocessor_config.json", "prompt_template.json", "lengths.json",
 )
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -50,9 +50,9 @@ def _explained(verb: str, error: BaseException) -> int | None:
     from guardjax.world.sprites import ArtistUnavailable
 
     bad_input = (AnswersMismatch, ArtistUnavailable, ConfigError, DatasetError, DisagreementError,
-                 JoinError, PolicyError, SourceError, WorkdirError)
+                 JoinError, PolicyError, PromptError, SourceError, WorkdirError)
     gave_up = (CheckpointError, DataEndedError, DiskFullError, EngineError, IncompleteBuild,
-               LogpGapError, NonFiniteError, PeerError, PromptError, RewardError, RollCallError)
+               LogpGapError, NonFiniteError, PeerError, RewardError, RollCallError)
     if isinstance(error, bad_input + gave_up):
         return fail(verb, error, status=2 if isinstance(error, bad_input) else 1)
     if isinstance(error, Preempted):

@@ -24,6 +24,7 @@ from guardjax.cli.model_folder import holds_model, save_model
 from guardjax.cli.reward_files import changed_files, keep_reward_files
 from guardjax.cli.run_adapters import adapter_writer
 from guardjax.cli.run_facts import run_facts
+from guardjax.cli.run_lengths import with_lengths
 from guardjax.cli.step_work import make_meter
 from guardjax.data.batching import Batcher
 from guardjax.models.config import ModelConfig
@@ -139,6 +140,7 @@ def _start(run: RunConfig, placement: Placement | None, console: RunConsole) -> 
         console.line(f"{run.name}: the base was trained with template {batcher.template}, this run "
                      f"trains it with {run.template}")
         batcher = dataclasses.replace(batcher, template=run.template)
+    batcher = with_lengths(batcher, run, cfg)
     try:
         models.attention_backend(cfg)
     except ValueError as error:     # it names the key itself

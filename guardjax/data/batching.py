@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,16 +11,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from guardjax import layout
-from guardjax.data.images import MAX_ASPECT, PatchSpec, patch_grid, to_patches
+from guardjax.data.images import PatchSpec, patch_grid, to_patches
+from guardjax.data.lengths import (
+    ANSWER_BUCKETS,
+    ANSWER_LIMIT,
+    PATCH_BUCKETS,
+    PROMPT_BUCKETS,
+    KeptLengths,
+    buckets_for,
+    load_lengths,
+    save_lengths,
+    way_out,
+)
 from guardjax.data.processor import ProcessorError, load_processor, save_processor
 from guardjax.data.prompts import IMAGE_FIRST, PromptError, check_template, encode_prompt
 from guardjax.data.tokenizer import IMAGE_PAD, Tokenizer, TokenizerError, load_tokenizer
 from guardjax.json_file import read_json, write_json
 from guardjax.types import PolicyExample, PromptBatch, Segment, VisionInputs
 
-PROMPT_BUCKETS = (48, 64, 80, 96, 128, 192, 256, 512)
-PATCH_BUCKETS = (64, 256, 1024, 4096)
-ANSWER_BUCKETS = (12, 24, 48, 64, 96)
 TEMPLATE_FILE = "prompt_template.json"
 # By `model_type`, pixels of a window where a config leaves `window_size` out; 0 is no windows.
 DEFAULT_WINDOW = {"qwen2_5_vl": 112, "qwen2_vl": 0}
@@ -49,6 +56,7 @@ class Batcher:
       window_units: merged units along a window's side (`VisionConfig.window_units`).
       prompt_buckets, patch_buckets, answer_buckets: the only lengths that occur, ascending. The
         number of compiled programs is bounded by their combinations.
+      answer_limit: tokens that a guard of this model may write.
       template: the order of picture and policy that the model was trained with (`prompts.py`).
     """
 
@@ -58,6 +66,7 @@ class Batcher:
     prompt_buckets: tuple[int, ...] = PROMPT_BUCKETS
     patch_buckets: tuple[int, ...] = PATCH_BUCKETS
     answer_buckets: tuple[int, ...] = ANSWER_BUCKETS
+    answer_limit: int = ANSWER_LIMIT
     template: str = IMAGE_FIRST
 
     def prompts(self, examples: Sequence[PolicyExample], rows: slice = slice(None), *,
@@ -115,11 +124,11 @@ class Batcher:
             [p.vision for p in encoded[rows]], [p.patches for p in encoded[rows]], slots,
             self.patches.patch_dim)
 
-    def answers(self, texts: Sequence[Sequence[str]], rows: slice = slice(None),
-                ) -> tuple[np.ndarray, np.ndarray]:
+    def answers(self, texts: Sequence[Sequence[str]], rows: slice = slice(None), *,
+                ids: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
         """Given answers as tokens [B, G, T] int32 and length [B, G], end token included.
 
-        `rows` as in `prompts`.
+        `rows` as in `prompts`; `ids` [B] of the examples, which errors name.
 
         An answer of None-like emptiness ("") has length 0 and no end token: a filler.
 
@@ -127,20 +136,34 @@ class Batcher:
           PromptError: an answer longer than the largest bucket.
         """
         encoded = [[self._answer_ids(text) for text in group] for group in texts]
-        longest = max(len(ids) for group in encoded for ids in group)
-        if longest > self.answer_buckets[-1]:
-            raise PromptError(
-                f"an answer has {longest} tokens and the limit is {self.answer_buckets[-1]}; "
-                "shorten it or add an answer bucket"
-            )
-        size = layout.bucket(longest, self.answer_buckets)
+        longest = [max(map(len, group)) for group in encoded]
+        self._check_answers(longest, ids)
+        size = layout.bucket(max(longest), self.answer_buckets)
         encoded = encoded[rows]
         tokens = np.full((len(encoded), len(encoded[0]), size), self.tokenizer.pad_id, np.int32)
         length = np.zeros(tokens.shape[:2], np.int32)
         for b, group in enumerate(encoded):
-            for g, ids in enumerate(group):
-                tokens[b, g, : len(ids)], length[b, g] = ids, len(ids)
+            for g, answer in enumerate(group):
+                tokens[b, g, : len(answer)], length[b, g] = answer, len(answer)
         return tokens, length
+
+    def check_answers(self, examples: Sequence[PolicyExample]) -> None:
+        """Checks that the answers of all examples fit, before any of them is asked for.
+
+        Raises:
+          PromptError: names the longest.
+        """
+        self._check_answers([len(self._answer_ids(example.answer)) for example in examples],
+                            [example.example_id for example in examples])
+
+    def _check_answers(self, lengths: Sequence[int], ids: Sequence[str]) -> None:
+        longest = max(lengths, default=0)
+        if longest > self.answer_buckets[-1]:
+            row = lengths.index(longest)
+            raise PromptError(
+                f"example {ids[row] if ids and ids[row] else '(unnamed)'}: its answer has "
+                f"{longest} tokens, the end included, and the limit is {self.answer_buckets[-1]}; "
+                f"set {way_out('answer', self.answer_buckets, longest)}. Nothing is truncated")
 
     def _answer_ids(self, text: str) -> list[int]:
         return [*self.tokenizer.untrusted(text), self.tokenizer.end_id] if text else []
@@ -161,7 +184,7 @@ class Batcher:
             grids = (grid,)
         vision = _layout(grids, self.window_units, self.patches.merge_size)
         prompt = encode_prompt(
-            self.tokenizer, example, len(vision.unit_index), self.prompt_buckets[-1],
+            self.tokenizer, example, len(vision.unit_index), self.prompt_buckets,
             template=self.template, begun=begun)
         ids, image = np.asarray(prompt.ids, np.int32), self.tokenizer.image_pad_id
         positions, next_pos = layout.mrope_positions(
@@ -174,8 +197,8 @@ def load_batcher(path: str | pathlib.Path) -> Batcher:
     """The batcher of a model directory: tokenizer, processor, window size.
 
     Raises:
-      TokenizerError, ProcessorError, FileNotFoundError: the directory is not a whole model
-        directory, or its parts are of different models.
+      TokenizerError, ProcessorError, LengthsError, FileNotFoundError: the directory is not a whole
+        model directory, or its parts are of different models.
     """
     path = pathlib.Path(path)
     config = _read_config(path)
@@ -191,37 +214,34 @@ def load_batcher(path: str | pathlib.Path) -> Batcher:
     _check_fits(tokenizer, config, path)
     window = vision.get("window_size", DEFAULT_WINDOW[config["model_type"]])
     window_units = max(1, window // patches.unit)
-    return Batcher(tokenizer, patches, window_units, *buckets_for(patches, window_units),
-                   template=_read_template(path))
-
-
-def buckets_for(patches: PatchSpec, window_units: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(prompt buckets, patch buckets) that hold every picture that `patches` can make.
-
-    Those of small pictures are the module's; larger ones follow by doubling and by fours.
-    """
-    units = patches.max_pixels // patches.unit**2
-    prompt, patch = list(PROMPT_BUCKETS), list(PATCH_BUCKETS)
-    while prompt[-1] < units + PROMPT_BUCKETS[-1] // 2:
-        prompt.append(2 * prompt[-1])
-    # Of r x c units, windows of side w fill at most (r + w - 1) x (c + w - 1) places. A grid is
-    # widest where its sides differ most: by half as much again as MAX_ASPECT, since rounding takes
-    # a side of almost 1.5 units for one. Where small pictures grow, each side may be one more.
-    longest = math.ceil(math.sqrt(1.5 * units * MAX_ASPECT))
-    spare = window_units * (longest + units // longest + 1) + window_units**2
-    while patch[-1] < (units + spare) * patches.merge_size**2:
-        patch.append(4 * patch[-1])
-    return tuple(prompt), tuple(patch)
+    kept = load_lengths(path)
+    usual, patch_buckets = buckets_for(patches, window_units)
+    return Batcher(
+        tokenizer, patches, window_units, (*usual, *_beyond(kept.prompt, usual)), patch_buckets,
+        (*ANSWER_BUCKETS, *_beyond(kept.answer, ANSWER_BUCKETS)), kept.answer_limit,
+        _read_template(path))
 
 
 def save_batcher(batcher: Batcher, path: str | pathlib.Path) -> None:
-    """Writes tokenizer and processor files as Hugging Face names them, and the template."""
+    """Writes tokenizer and processor files as Hugging Face names them, template and lengths.
+
+    Of lengths those alone that `load_batcher` would not give without: fewer or smaller ones than
+    the usual were a choice of one run, and no reason to refuse a longer prompt later.
+    """
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
     batcher.tokenizer.save(path)
     save_processor(batcher.patches, path)
+    usual, _ = buckets_for(batcher.patches, batcher.window_units)
+    save_lengths(KeptLengths(
+        _beyond(batcher.prompt_buckets, usual), _beyond(batcher.answer_buckets, ANSWER_BUCKETS),
+        batcher.answer_limit), path)
     if batcher.template != IMAGE_FIRST:
         write_json(path / TEMPLATE_FILE, {"template": batcher.template})
+
+
+def _beyond(sizes: Sequence[int], usual: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in sizes if size > usual[-1])
 
 
 def _read_template(path: pathlib.Path) -> str:

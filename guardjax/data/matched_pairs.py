@@ -49,7 +49,8 @@ class MatchedPairs:
         """
         rng = np.random.default_rng((self._seed, int(index)))
         examples = tuple(example for _ in range(self._batch // 2) for example in self._pair(rng))
-        tokens, length = self._batcher.answers([[e.answer] for e in examples])
+        tokens, length = self._batcher.answers([[e.answer] for e in examples],
+                                               ids=[e.example_id for e in examples])
         return Batch(examples, self._batcher.prompts(examples), tokens, length)
 
     def _pair(self, rng: np.random.Generator) -> tuple[PolicyExample, PolicyExample]:

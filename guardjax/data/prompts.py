@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from guardjax.data.lengths import way_out
 from guardjax.data.tokenizer import IMAGE_PAD, VISION_END, VISION_START, Tokenizer
 from guardjax.types import PolicyExample
 
@@ -35,7 +36,7 @@ class Prompt:
 
 
 def encode_prompt(
-    tokenizer: Tokenizer, example: PolicyExample, num_units: int, max_tokens: int, *,
+    tokenizer: Tokenizer, example: PolicyExample, num_units: int, buckets: Sequence[int], *,
     template: str = IMAGE_FIRST, begun: Sequence[int] = (),
 ) -> Prompt:
     """Builds the prompt of one example.
@@ -44,12 +45,12 @@ def encode_prompt(
       tokenizer: the model's tokenizer.
       example: what is asked; `example.image` decides whether placeholders are written.
       num_units: image tokens of the picture (0 without one).
-      max_tokens: room in the context for the prompt.
+      buckets: lengths that a prompt may be padded to, ascending.
       template: one of `TEMPLATES`.
       begun: ids that the answer is made to begin with.
 
     Raises:
-      PromptError: the prompt is longer than `max_tokens`. Nothing is ever truncated.
+      PromptError: the prompt is longer than the last of `buckets`. Nothing is ever truncated.
     """
     ids = tokenizer.trusted(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
     policy = (tokenizer.untrusted(f"policy: {example.policy_text}\n") if example.policy_text
@@ -60,12 +61,12 @@ def encode_prompt(
     ids += first + second
     ids += tokenizer.trusted(f"{example.question}<|im_end|>\n<|im_start|>assistant\n")
     ids += begun
-    if len(ids) > max_tokens:
+    if len(ids) > buckets[-1]:
         raise PromptError(
             f"example {example.example_id or '(unnamed)'}: the prompt has {len(ids)} tokens "
-            f"({len(policy)} of policy, {num_units} of picture) and the limit is {max_tokens}; "
-            "shorten the policy or raise the limit. Nothing is truncated"
-        )
+            f"({len(policy)} of policy, {num_units} of picture) and the limit is {buckets[-1]}; "
+            f"shorten the policy, or train with {way_out('prompt', buckets, len(ids))}. Nothing is "
+            "truncated")
     return Prompt(tuple(ids), num_units if example.image is not None else 0, trunk)
 
 

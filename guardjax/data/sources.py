@@ -132,7 +132,8 @@ class BatchSource:
         examples: list[PolicyExample] = []
         while len(examples) < self._batch:
             examples += self._two_under_many(rng) if branch else self._two(kind, rng)
-        tokens, length = self._batcher.answers([[e.answer] for e in examples], self._rows)
+        tokens, length = self._batcher.answers([[e.answer] for e in examples], self._rows,
+                                               ids=[e.example_id for e in examples])
         prompts = (branch_prompts(self._batcher, examples, self._many) if branch else
                    self._batcher.prompts(examples, self._rows))
         return Batch(tuple(examples), prompts, tokens, length)

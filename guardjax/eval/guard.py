@@ -34,8 +34,6 @@ from guardjax.rl.sampling import SamplingParams, generate
 from guardjax.rl.transform import make_transform
 from guardjax.types import Array, PolicyExample, PromptBatch, Samples
 
-MAX_ANSWER_TOKENS = 32
-
 
 @dataclasses.dataclass(eq=False)
 class Guard:
@@ -67,7 +65,7 @@ class Guard:
     def __post_init__(self) -> None:
         tokenizer = self.batcher.tokenizer
         sampling = SamplingParams(
-            1, MAX_ANSWER_TOKENS, tokenizer.end_id, tokenizer.pad_id, greedy=True)
+            1, self.batcher.answer_limit, tokenizer.end_id, tokenizer.pad_id, greedy=True)
         unused = range(tokenizer.vocab_size, self.vocab_size)
         transform = make_transform(
             self.vocab_size, blocked=[*tokenizer.forbidden_ids(), *unused])

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import jax
 
+from guardjax.data.prompts import PromptError
 from guardjax.rewards.reward import RewardError
 from guardjax.rl.engine import EngineError
 from guardjax.train.checkpoint import Checkpointer
@@ -106,8 +107,9 @@ def run_stage(stage: Stage, bundle: Bundle, *, last: bool, checkpointer: Checkpo
               stop: StopSignal, monitor: Monitor) -> Bundle:
     """Runs the steps that `bundle.clock` has not yet done; returns the bundle after the last.
 
-    The newest step is saved, or is being saved, when this returns or raises `RewardError` or
-    `EngineError`; it is saved when this raises `Preempted`. `last` tells that no stage follows.
+    The newest step is saved, or is being saved, when this returns or raises `RewardError`,
+    `EngineError` or, after a step, `PromptError`; it is saved when this raises `Preempted`. `last`
+    tells that no stage follows.
     """
     phase = monitor.ledger.phase
     first, window = bundle.clock.step, bundle.clock
@@ -125,14 +127,17 @@ def run_stage(stage: Stage, bundle: Bundle, *, last: bool, checkpointer: Checkpo
             mark = time.perf_counter()
             while bundle.clock.step < stage.num_steps:
                 position = _position(bundle)
-                with phase(DATA):
-                    batch = _next_batch(stage, bundle)
                 try:
+                    with phase(DATA):
+                        batch = _next_batch(stage, bundle)
                     with monitor.step(stage.name, bundle.clock.total + 1):
                         bundle, metrics, shown = stage.step(bundle, batch)
-                except (RewardError, EngineError):  # before the update: it can be done again
-                    _rewind(bundle, position)
-                    _save(bundle, stage, checkpointer, writer, guard, monitor)
+                except (RewardError, EngineError, PromptError) as error:
+                    # Before the update: it can be done again. A text that is too long at once
+                    # leaves nothing, so that another config may have the folder.
+                    if not isinstance(error, PromptError) or bundle.clock.step > first:
+                        _rewind(bundle, position)
+                        _save(bundle, stage, checkpointer, writer, guard, monitor)
                     raise
                 now = time.perf_counter()
                 seconds, mark = now - mark, now

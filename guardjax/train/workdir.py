@@ -17,9 +17,9 @@ CONFIG_FILE = "config.txt"
 BASE_FILE = "base.json"
 
 # They change how a run is carried out, not what it computes. An engine that was lost may come back
-# at another place.
-MAY_DIFFER = ("checkpoint.", "mesh.", "guard.hang_", "log.peak_flops", "log.tensorboard",
-              "log.wandb_")
+# at another place. Padding is masked; a run that met a longer text goes on with larger lengths.
+MAY_DIFFER = ("checkpoint.", "mesh.", "lengths.", "guard.hang_", "log.peak_flops",
+              "log.tensorboard", "log.wandb_")
 _OF_ENGINE = re.compile(r"stages\.\d+\.rl\.engine_")
 
 

@@ -258,7 +258,10 @@ def test_eval_refuses_bad_input_before_a_model_is_read(guardjax, tmp_path, capsy
      "the row has no rationale to think with"),
     ({"format": "own", "dir": "{own}", "policy": "{own}/house.yaml"}, ["stages.0.batch=3"],
      "batch=3 is odd"),
-    ({"format": "own", "dir": "{own}", "policy": "{own}/long.yaml"}, [], "the limit is"),
+    ({"format": "own", "dir": "{own}", "policy": "{own}/long.yaml"}, [],
+     "shorten the policy, or train with lengths.prompt="),
+    ({"format": "own", "dir": "{own}", "policy": "{own}/house.yaml"}, ["lengths.answer=4"],
+     "tokens, the end included, and the limit is 4; set lengths.answer=4,6"),
 ])
 def test_train_refuses_bad_input_before_its_folder_is_made(
         guardjax, tiny_model, own, tmp_path, capsys, data, overrides, message):

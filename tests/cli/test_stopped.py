@@ -5,6 +5,7 @@ import errno
 import pytest
 
 from guardjax.cli.stopped import told
+from guardjax.data.prompts import PromptError
 from guardjax.rl.engine import EngineError
 from guardjax.train.config import ConfigError
 from guardjax.train.preemption import Preempted
@@ -20,6 +21,7 @@ def raising(error):
 
 @pytest.mark.parametrize("error, status, message", [
     (ConfigError("seed: must be int"), 2, "seed: must be int"),
+    (PromptError("example a: its answer has 99 tokens"), 2, "example a: its answer has 99 tokens"),
     (PermissionError(errno.EACCES, "Permission denied", "out"), 2, "Permission denied: 'out'"),
     (Preempted(2), 130, "stopped by SIGINT with everything saved; the same command goes on"),
     (EngineError("engine vllm at http://a:1, step 3: lost"), 1,

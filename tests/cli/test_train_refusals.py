@@ -42,6 +42,9 @@ def _trained(config_file, tmp_path):
     ("mesh.rules=fsdp mesh.fsdp=3", "mesh: mesh data=1 * fsdp=3 * tensor=1 does not fit 1 device"),
     ("log.wandb_project=mine", "log.wandb_project='mine' needs the package wandb: pip install"),
     ("checkpoint.best_mode=min", "checkpoint: best_mode='min' and best_keep=1 are for a"),
+    ("lengths.answer=24,12", "lengths: answer must be positive lengths that ascend, each once"),
+    ("lengths.prompt=128,4097",
+     "lengths.prompt: 4097 tokens are more than the base has positions for, which are 4096"),
     ("stages.0.optim.warmup_steps=50", "stages.0: optim.warmup_steps=50 is more than"),
 ])
 def test_a_bad_value_is_named_with_its_key(refusal, tmp_path, override, message, monkeypatch):
@@ -96,5 +99,6 @@ def test_a_policy_longer_than_the_context_is_refused_and_the_folder_stays_free(
     status = guardjax("train", "--config", config_file, "--out", tmp_path / "run",
                       f"stages.0.policies={tmp_path / 'long.yaml'}")
     message = capsys.readouterr().err
-    assert status == 1 and "the limit is 512" in message and "Nothing is truncated" in message
+    assert status == 2 and "the limit is 512" in message and "Nothing is truncated" in message
+    assert "shorten the policy, or train with lengths.prompt=128,512,768,1024" in message
     assert not (tmp_path / "run" / "config.txt").exists()

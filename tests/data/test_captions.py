@@ -1,5 +1,6 @@
 """Captions as a data set: what a row says, what is refused, and batches that SFT learns from."""
 
+import dataclasses
 import json
 import pickle
 
@@ -8,10 +9,11 @@ import pytest
 
 from guardjax.cli.assets import model_dir
 from guardjax.cli.main import main
-from guardjax.data.batching import ANSWER_BUCKETS, load_batcher
+from guardjax.data.batching import load_batcher
 from guardjax.data.datasets.batches import RecordBatches
 from guardjax.data.datasets.record import DatasetError, answered, to_example
 from guardjax.data.datasets.registry import open_dataset
+from guardjax.data.lengths import ANSWER_BUCKETS
 from guardjax.data.prompts import CAPTION_QUESTION, PromptError
 from guardjax.data.sources import iterate
 from guardjax.policies import load_ladder
@@ -121,18 +123,17 @@ def test_batches_follow_from_their_index_and_hold_captions_alone(folder, batcher
     assert len(seen) > 4
 
 
-def test_a_paragraph_fits_and_an_essay_is_named(folder, batcher):
-    def source():
+def test_a_paragraph_is_named_before_the_first_batch_and_fits_where_there_is_room(folder, batcher):
+    def source(batcher):
         return RecordBatches(open_dataset("captions", folder), batcher, batch=2, num_batches=8,
                              seed=0, teach=True)
 
     rewritten(folder, 4, caption="a dog and a hat " * 40)
-    longest = max(source()[i].length.max() for i in range(8))
-    assert longest > ANSWER_BUCKETS[-1]
-    rewritten(folder, 4, caption="a dog and a hat " * 200)
-    with pytest.raises(PromptError, match=r"metadata.jsonl, row 5: an answer has \d+ tokens and "
-                                          "the limit is 768"):
-        source()
+    with pytest.raises(PromptError, match=r"example captions/train/images/p4.png: its answer has "
+                                          r"\d+ tokens.* the limit is 96; set lengths.answer=12,"):
+        source(batcher)
+    roomy = source(dataclasses.replace(batcher, answer_buckets=(*ANSWER_BUCKETS, 384)))
+    assert max(roomy[i].length.max() for i in range(8)) > ANSWER_BUCKETS[-1]
 
 
 def test_data_check_finds_pictures_that_are_there_twice(folder, tmp_path, capsys):

@@ -12,6 +12,7 @@ from guardjax.data.datasets.exceptions import allow, categories_of, draw_flip, r
 from guardjax.data.datasets.llavaguard import exceptions
 from guardjax.data.datasets.record import DatasetError
 from guardjax.data.datasets.registry import open_dataset
+from guardjax.data.prompts import PromptError
 from guardjax.data.sources import iterate
 from guardjax.policies import parse_policy, parse_verdict
 from tests.data import dataset_files as files
@@ -122,3 +123,18 @@ def test_every_row_must_be_teachable_before_the_first_batch(tmp_path, batcher):
     with pytest.raises(DatasetError, match="row 2: the row is unsafe and names no rule"):
         RecordBatches(reader, batcher, batch=2, num_batches=1, seed=0, teach=True)
     RecordBatches(reader, batcher, batch=2, num_batches=1, seed=0, teach=False)
+
+
+def test_every_answer_to_learn_must_fit_before_the_first_batch(tmp_path, batcher):
+    """The longest is named, so that one new length does for all."""
+    files.own(tmp_path)
+    reader = open_dataset("own", tmp_path, "all", policy=parse_policy(files.OWN_POLICY))
+    reader.records = tuple(
+        dataclasses.replace(record, rationale=" dog" * (3 + 60 * (i in (1, 3)) + i))
+        for i, record in enumerate(reader.records))
+    longest = reader.records[3].row_id
+    with pytest.raises(PromptError, match=f"example own/all/{longest}: its answer has .* the limit "
+                                          r"is 48; set lengths\.answer=12,48,64,96"):
+        RecordBatches(reader, dataclasses.replace(batcher, answer_buckets=(12, 48)), batch=2,
+                      num_batches=1, seed=0, teach=True, think=True)
+    RecordBatches(reader, batcher, batch=2, num_batches=1, seed=0, teach=True, think=True)

@@ -84,8 +84,8 @@ def test_words_stand_in_the_place_of_the_picture(batcher):
     seen = tasks.judge(scene, policy, Wording(0))
     told = tasks.in_words(seen, "read", tasks.describe(scene))
     tokenizer = batcher.tokenizer
-    ids_seen = encode_prompt(tokenizer, seen, 4, 512).ids
-    ids_told = encode_prompt(tokenizer, told, 0, 512).ids
+    ids_seen = encode_prompt(tokenizer, seen, 4, (512,)).ids
+    ids_told = encode_prompt(tokenizer, told, 0, (512,)).ids
     pads = [i for i, token in enumerate(ids_seen) if token == tokenizer.image_pad_id]
     assert len(pads) == 4
     words = tokenizer.untrusted(tasks.describe(scene))

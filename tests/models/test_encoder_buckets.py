@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from guardjax import layout
-from guardjax.data.batching import buckets_for
+from guardjax.data.lengths import buckets_for
 from guardjax.data.images import PatchSpec, to_patches
 from guardjax.models import qwen2_5_vl as model
 from tests.models.reference_cases import SMALLEST

@@ -117,6 +117,11 @@ ENGINE = {"engine": "vllm", "engine_url": "http://a:1", "correction": "token"}
      r"rl\.top_k=2 is not for kind 'sft'"),
     ({"stages": [{"kind": "grpo", "steps": 1, "rl": {"slots": 8}}], "mesh": {"rules": "fsdp"}},
      r"stage 'grpo': rl\.slots=8 takes prompts from the whole batch, which mesh\.rules='fsdp'"),
+    ({"lengths": {"answer": [24, 24]}},
+     r"lengths: answer must be positive lengths that ascend, each once, got \[24, 24\]"),
+    ({"lengths": {"prompt": [0, 64]}}, r"lengths: prompt must be positive .* got \[0, 64\]"),
+    ({"lengths": {"prompt": [64.0]}}, r"lengths\.prompt\.0 must be int, got 64\.0"),
+    ({"lengths": {"prompts": [64]}}, r"'lengths\.prompts'\. Did you mean 'lengths\.prompt'\?"),
     ({"world": 3}, r"world must be a mapping \(WorldConfig\)"),
     ({"stages": [{"kind": "sft", "steps": 1, "optim": {"lr": float("nan")}}]}, r"lr must be float"),
 ])
@@ -129,12 +134,13 @@ def test_overrides_are_parsed_by_type():
     run = resolve(minimal(), [
         "--config.stages.0.steps=12", "stages.0.optim.lr=3e-4", "--name=42",
         "stages.0.think=true", "stages.0.freeze=visual,lm_head", "stages.0.data.caption=0.2",
-        "world.sizes.train=7", "stages.0.policies=L3"])
+        "world.sizes.train=7", "stages.0.policies=L3", "lengths.answer=24,320"])
     stage = run.stages[0]
     assert (stage.steps, stage.optim.lr, stage.think, stage.policies) == (12, 3e-4, True, "L3")
     assert run.name == "42" and stage.freeze == ("visual", "lm_head")
     assert stage.data == {"judge": 1.0, "caption": 0.2}
     assert run.world.sizes == {"train": 7, "dev": 256, "test": 512}
+    assert (run.lengths.prompt, run.lengths.answer) == ((), (24, 320))
     assert resolve(minimal(), ["stages.0.freeze="]).stages[0].freeze == ()
 
 

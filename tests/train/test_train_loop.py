@@ -1,6 +1,7 @@
 """The loop: exact resume, clean stops, giving up in time."""
 
 import gc
+import itertools
 import os
 import signal
 import weakref
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from guardjax.data.prompts import PromptError
 from guardjax.train.compilation import CompilationCounter
 from guardjax.train.guard import NonFiniteError
 from guardjax.train.loop import DataEndedError
@@ -116,6 +118,36 @@ def test_a_run_killed_inside_a_save_goes_on_from_the_one_before(toy, tmp_path, s
     assert "ignored an incomplete checkpoint: 6.orbax-checkpoint-tmp" in toy.output
     assert "two: resumed at step 1" in toy.output
     assert_same(outcome(folder, bundle), straight)
+
+
+@pytest.mark.parametrize("step", [0, 2, 5])
+def test_a_text_that_is_too_long_keeps_the_steps_before_it(
+        toy, tmp_path, straight, monkeypatch, step):
+    """Found when a batch is made, which is made again at the next start."""
+    folder, made = tmp_path / "long", itertools.count()
+    make = toy.stage.init.__globals__
+
+    def too_long(index, rng, example=make["toy_example"]):
+        if next(made) == 4 * (3 + step) + 1:        # in a batch of four of the second stage
+            raise PromptError("too long")
+        return example(index, rng)
+
+    with monkeypatch.context() as patch, pytest.raises(PromptError, match="too long"):
+        patch.setitem(make, "toy_example", too_long)
+        toy.run(stages(toy), folder=folder, every=100, log_every=2)
+    bundle = toy.run(stages(toy), folder=folder, every=100, log_every=2)
+    assert (f"two: resumed at step {step}" in toy.output) == (step > 0)
+    assert_same(outcome(folder, bundle), straight)
+
+
+def test_a_first_text_that_is_too_long_keeps_nothing(toy):
+    """So that a config with a shorter one may have the folder."""
+    def too_long(_):
+        raise PromptError("too long")
+
+    with pytest.raises(PromptError, match="too long"):
+        toy.run([toy.stage(on_step=too_long)])
+    assert not list(toy.folder.glob("checkpoints/*"))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from guardjax.data.batching import ANSWER_BUCKETS, Batcher
+from guardjax.data.batching import Batcher
 from guardjax.data.datasets import exceptions
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import (
@@ -22,10 +22,6 @@ from guardjax.data.datasets.record import (
 )
 from guardjax.data.prompts import PromptError, encode_prompt
 from guardjax.data.sources import Batch
-
-
-# A verdict is short; a caption that an assessor wrote is a paragraph.
-CAPTION_BUCKETS = (*ANSWER_BUCKETS, 192, 384, 768)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,21 +49,17 @@ class RecordBatches:
         Raises:
           DatasetError: a row that cannot be taught, exceptions from rows that have none, or an odd
             `batch`.
-          PromptError: a policy that does not fit into a prompt beside the largest picture, or a
-            caption that is too long.
+          PromptError: a policy that does not fit into a prompt beside the largest picture, or an
+            answer to learn that is too long.
         """
         if batch % 2:
             raise DatasetError(f"batch={batch} is odd; prompts come in pairs, give an even one")
-        if not reader.schema.label:
-            batcher = dataclasses.replace(batcher, answer_buckets=CAPTION_BUCKETS)
-            _check_captions(reader, batcher)
         self._reader, self._batcher, self._mix = reader, batcher, mix
         self._batch, self._num, self._seed = batch, num_batches, seed
         self._teach, self._think = teach, think
         records = reader.records
         if teach:
-            for record in records:
-                answered(record, think=think)
+            batcher.check_answers([answered(record, think=think) for record in records])
         check_fits(reader, batcher)
         self._by_label = [np.array([i for i, r in enumerate(records) if r.label == label], int)
                           for label in LABELS]
@@ -88,7 +80,8 @@ class RecordBatches:
             records += self._two(rng)
         examples = tuple(answered(record, think=self._think) if self._teach
                          else to_example(record) for record in records)
-        tokens, length = self._batcher.answers([[e.answer] for e in examples])
+        tokens, length = self._batcher.answers([[e.answer] for e in examples],
+                                               ids=[e.example_id for e in examples])
         return Batch(examples, self._batcher.prompts(examples), tokens, length)
 
     def _two(self, rng: np.random.Generator) -> tuple[Record, Record]:
@@ -110,22 +103,16 @@ def check_fits(reader: DatasetReader, batcher: Batcher) -> None:
     """That every policy fits into a prompt beside the largest picture there can be.
 
     Raises:
-      PromptError: one does not; names the row.
+      PromptError: one does not; names the row of the longest.
     """
     units = batcher.patches.max_pixels // batcher.patches.unit**2
     blank = np.zeros((1, 1, 3), np.uint8)
-    for record in {record.policy.text: record for record in reader.records}.values():
+    by_text = {record.policy.text: record for record in reader.records}
+    for text in sorted(by_text, key=lambda text: -len(batcher.tokenizer.untrusted(text))):
+        record = by_text[text]
         example = dataclasses.replace(to_example(record), image=blank)
         try:
-            encode_prompt(batcher.tokenizer, example, units, batcher.prompt_buckets[-1])
-        except PromptError as error:
-            raise PromptError(f"{record.place}: {error}") from error
-
-
-def _check_captions(reader: DatasetReader, batcher: Batcher) -> None:
-    for record in reader.records:
-        try:
-            batcher.answers([[answered(record).answer]])
+            encode_prompt(batcher.tokenizer, example, units, batcher.prompt_buckets)
         except PromptError as error:
             raise PromptError(f"{record.place}: {error}") from error
 

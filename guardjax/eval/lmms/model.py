@@ -17,7 +17,7 @@ from guardjax.types import PolicyExample
 
 
 class GuardjaxLmms(lmms):
-    """Greedy answers, as long as `guard.MAX_ANSWER_TOKENS`, to prompts with a picture or none."""
+    """Greedy answers, as long as `Batcher.answer_limit`, to prompts with a picture or none."""
 
     is_simple = True
 

@@ -5,6 +5,7 @@ defaults; `resolve` turns it into a frozen `RunConfig`, in which every value is 
 """
 
 from guardjax.train.config.data import DatasetConfig, WorldConfig
+from guardjax.train.config.lengths import LengthsConfig
 from guardjax.train.config.machine import (
     CheckpointConfig,
     GuardConfig,
@@ -20,7 +21,7 @@ from guardjax.train.config.typed import ConfigError, digest, to_text, unknown_na
 
 __all__ = [
     "EXAMPLE_KINDS", "LABELLED", "CheckpointConfig", "ConfigError", "DatasetConfig", "GuardConfig",
-    "HingeConfig", "LogConfig", "LoraConfig", "MemoryConfig", "MeshConfig", "OptimConfig",
-    "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest", "resolve", "to_text",
-    "unknown_name",
+    "HingeConfig", "LengthsConfig", "LogConfig", "LoraConfig", "MemoryConfig", "MeshConfig",
+    "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest", "resolve",
+    "to_text", "unknown_name",
 ]

@@ -10,6 +10,7 @@ import ml_collections
 
 from guardjax.data.datasets.names import CAPTIONS
 from guardjax.train.config.data import DatasetConfig, WorldConfig
+from guardjax.train.config.lengths import LengthsConfig
 from guardjax.train.config.machine import (
     CheckpointConfig,
     GuardConfig,
@@ -34,6 +35,7 @@ class RunConfig:
     template: Literal["image_first", "policy_first"] = "image_first"  # what a prompt begins with
     world: WorldConfig = WorldConfig()
     dataset: DatasetConfig = DatasetConfig()
+    lengths: LengthsConfig = LengthsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     guard: GuardConfig = GuardConfig()

@@ -68,7 +68,8 @@ class ExactStage(TrainedStage):
                 self._reward, per_answer(batch.examples, width),
                 [text for group in texts for text in group], self._placement,
                 seconds=self._seconds)
-        tokens, length = self._model.batcher.answers(texts)
+        tokens, length = self._model.batcher.answers(
+            texts, ids=[example.example_id for example in batch.examples])
         listed = {"tokens": tokens, "length": length,
                   "rewards": scores.value.reshape(-1, width).astype(np.float32)}
         arrays = self._own(listed) | {"prompts": batch.prompts}

@@ -1,0 +1,30 @@
+"""The lengths of a run: those of its config, or of the folder that it starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from guardjax.data.batching import Batcher
+from guardjax.models.config import ModelConfig
+from guardjax.train.config import ConfigError, RunConfig
+
+
+def with_lengths(batcher: Batcher, run: RunConfig, cfg: ModelConfig) -> Batcher:
+    """The base's batcher with the run's lengths.
+
+    A sampled answer may have `rl.max_tokens`, whatever the lengths of answers to learn; the trained
+    guard may write what any stage let it write.
+
+    Raises:
+      ConfigError: lengths that the model has no positions for; names the key.
+    """
+    room = cfg.text.max_position_embeddings
+    for key, sizes in dataclasses.asdict(run.lengths).items():
+        if sizes and sizes[-1] > room:
+            raise ConfigError(f"lengths.{key}: {sizes[-1]} tokens are more than the base has "
+                              f"positions for, which are {room} (max_position_embeddings)")
+    sampled = [stage.rl.max_tokens for stage in run.stages if stage.kind == "grpo"]
+    return dataclasses.replace(
+        batcher, prompt_buckets=run.lengths.prompt or batcher.prompt_buckets,
+        answer_buckets=run.lengths.answer or batcher.answer_buckets,
+        answer_limit=max([batcher.answer_limit, *run.lengths.answer[-1:], *sampled]))
