@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from bars import Line, report
 
 import guardjax.models as models
 from guardjax.models.attention import KeyPart, segment_attention
@@ -90,6 +92,18 @@ def figures(program: jax.stages.Compiled) -> dict[str, float]:
             "temporary_bytes": memory.temp_size_in_bytes}
 
 
+def measurements(sizes: Sizes) -> Iterator[Line]:
+    """Of training, then of decoding."""
+    cfg = tiny_config()
+    for name, make, bar, kinds in (
+            ("train", training, TRAIN_FACTOR * sizes.share, ("flops", "bytes", "temporary_bytes")),
+            ("decode", decoding, sizes.share + DECODE_EXTRA, ("bytes",))):
+        once, repeated = (figures(make(cfg, sizes, shared)) for shared in (True, False))
+        for kind in kinds:
+            yield Line(f"attention/{name}_{kind}", once[kind] / repeated[kind], "x_repeated",
+                       most=bar)
+
+
 def main() -> int:
     """Runs the benchmark; returns 1 above a bar."""
     parser = argparse.ArgumentParser(description=__doc__,
@@ -98,19 +112,7 @@ def main() -> int:
     parser.add_argument("--answers", type=int, default=8, help="G, answers (default: 8)")
     parser.add_argument("--tokens", type=int, default=16, help="T, answer tokens (default: 16)")
     args = parser.parse_args()
-    sizes, failed = Sizes(args.prompt, args.answers, args.tokens), False
-    cfg = tiny_config()
-    for name, make, bar, kinds in (
-            ("train", training, TRAIN_FACTOR * sizes.share, ("flops", "bytes", "temporary_bytes")),
-            ("decode", decoding, sizes.share + DECODE_EXTRA, ("bytes",))):
-        once, repeated = (figures(make(cfg, sizes, shared)) for shared in (True, False))
-        for kind in kinds:
-            value = once[kind] / repeated[kind]
-            ok = value <= bar
-            failed |= not ok
-            print(f"attention/{name}_{kind} {value:.3f} x_repeated <={bar:.3f} "
-                  f"{'ok' if ok else 'FAIL'}")
-    return int(failed)
+    return report(measurements(Sizes(args.prompt, args.answers, args.tokens)))
 
 
 if __name__ == "__main__":

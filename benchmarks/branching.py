@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+from bars import Line, report
 from sharing import config_7b, update
 
 import guardjax.models as models
@@ -131,14 +132,15 @@ def tower_runs() -> dict[str, float]:
             "update_frozen": (flops(loss, prompts, features) - flops(loss, blind, features)) / once}
 
 
-def measurements(sizes: Sizes) -> Iterator[tuple[str, float, str, float, float]]:
-    """(name, value, unit, least, most) of each."""
+def measurements(sizes: Sizes) -> Iterator[Line]:
+    """Of the decoder, then of the tower."""
     saved = counted_flops(sizes, False) / counted_flops(sizes, True)
-    yield ("branching/update_flops", saved, "x_less_than_prompt_by_prompt", SHARE * sizes.saved,
-           float("inf"))
+    yield Line("branching/update_flops", saved, "x_less_than_prompt_by_prompt",
+               least=SHARE * sizes.saved)
     runs = tower_runs()
-    yield "branching/tower_in_rollout", runs["rollout"], "runs_a_picture", 0.99, 1.01
-    yield "branching/tower_in_update_frozen", runs["update_frozen"], "runs_a_picture", -0.01, 0.01
+    yield Line("branching/tower_in_rollout", runs["rollout"], "runs_a_picture", 0.99, 1.01)
+    yield Line("branching/tower_in_update_frozen", runs["update_frozen"], "runs_a_picture",
+               -0.01, 0.01)
 
 
 def main() -> int:
@@ -150,14 +152,7 @@ def main() -> int:
     parser.add_argument("--policy", type=int, default=256, help="policy tokens (default: 256)")
     parser.add_argument("--tokens", type=int, default=32, help="of an answer (default: 32)")
     args = parser.parse_args()
-    failed = False
-    for name, value, unit, least, most in measurements(
-            Sizes(args.policies, args.image, args.policy, args.tokens)):
-        bar = f">={least:.3g}" if most == float("inf") else f"{least:g}-{most:g}"
-        ok = least <= value <= most
-        failed |= not ok
-        print(f"{name} {value:.3f} {unit} {bar} {'ok' if ok else 'FAIL'}", flush=True)
-    return int(failed)
+    return report(measurements(Sizes(args.policies, args.image, args.policy, args.tokens)))
 
 
 if __name__ == "__main__":

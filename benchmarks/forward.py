@@ -31,7 +31,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+
+from bars import report
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 MODELS = ("tiny", "100m")
@@ -68,16 +69,6 @@ def main() -> int:
     from forward_parts.measure import measurements as beside_transformers
 
     return report(beside_transformers(args.models, args.batches, args.repeats))
-
-
-def report(measurements: Iterable[tuple]) -> int:
-    """Prints a line each; returns 1 where a bar is missed."""
-    failed = False
-    for name, value, unit, bar in measurements:
-        verdict = "- -" if bar is None else f"{bar} {'ok' if bar.holds(value) else 'FAIL'}"
-        failed |= verdict.endswith("FAIL")
-        print(f"{name} {value:.3f} {unit} {verdict}", flush=True)
-    return int(failed)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ import select
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import flax.traverse_util
 import numpy as np
+from bars import Line, report
 
 import guardjax.models as models
 from guardjax.models.config import ModelConfig, TextConfig, VisionConfig
@@ -121,10 +123,21 @@ def largest_kernel(cfg: ModelConfig, dtype: str) -> int:
         spec.size for spec in tensor_table(cfg) if spec.is_kernel and spec.path[0] == "model")
 
 
-def report(name: str, value: float, unit: str) -> bool:
-    """Prints a line; returns whether the bar holds."""
-    print(f"{name} {value:.3f} {unit} <={BAR} {'ok' if value <= BAR else 'FAIL'}", flush=True)
-    return value <= BAR
+def measurements(args: argparse.Namespace) -> Iterator[Line]:
+    """Of a checkpoint that is written for them and removed again."""
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        model = pathlib.Path(folder) / "model"
+        write_random(model, int(args.gb * 1e9), args.dtype)
+        dtype = args.load_dtype or args.dtype
+        growth, size = peak_growth(model, dtype, args.scan_layers)
+        end = "_scanned" * args.scan_layers
+        yield Line(f"loading/peak_anon{end}", growth / size, "x_parameters", most=BAR)
+        if importlib.util.find_spec("qwix") is not None:
+            growth, kept = peak_growth(model, dtype, args.scan_layers, four_bits=True)
+            yield Line(f"loading/peak_anon_nf4{end}",
+                       growth / (kept + largest_kernel(read_config(model), dtype)),
+                       "x_kept_and_largest", most=BAR)
+            yield Line(f"loading/peak_anon_nf4_of_whole{end}", growth / size, "x_parameters")
 
 
 def main() -> int:
@@ -137,21 +150,7 @@ def main() -> int:
     parser.add_argument("--scan-layers", action="store_true",
                         help="read into stacks (default: a leaf for every layer)")
     parser.add_argument("--folder", help="where the checkpoint is written and removed again")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        model = pathlib.Path(folder) / "model"
-        write_random(model, int(args.gb * 1e9), args.dtype)
-        dtype = args.load_dtype or args.dtype
-        growth, size = peak_growth(model, dtype, args.scan_layers)
-        end = "_scanned" * args.scan_layers
-        failed = not report(f"loading/peak_anon{end}", growth / size, "x_parameters")
-        if importlib.util.find_spec("qwix") is not None:
-            growth, kept = peak_growth(model, dtype, args.scan_layers, four_bits=True)
-            failed |= not report(f"loading/peak_anon_nf4{end}",
-                                 growth / (kept + largest_kernel(read_config(model), dtype)),
-                                 "x_kept_and_largest")
-            print(f"loading/peak_anon_nf4_of_whole{end} {growth / size:.3f} x_parameters - -")
-    return int(failed)
+    return report(measurements(parser.parse_args()))
 
 
 if __name__ == "__main__":

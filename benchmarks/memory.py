@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from bars import Line, report
 
 import guardjax.models as models
 from guardjax.models.config import ModelConfig, Remat, TextConfig, VisionConfig
@@ -90,37 +91,34 @@ def state_bytes(cfg: ModelConfig, lora: LoraConfig) -> int:
                for leaf in jax.tree.leaves(jax.eval_shape(start, param_shapes(cfg))))
 
 
-def measurements() -> Iterator[tuple[str, float, str, float]]:
-    """(name, value, unit, upper bar) of each."""
-    yield ("memory/program_growth_scanned", program_lines(16, True) / program_lines(4, True),
-           "x_from_4_to_16_layers", 1.0)
-    yield ("memory/program_scanned", program_lines(16, True) / program_lines(16, False),
-           "x_unrolled_16_layers", 0.25)
+def measurements() -> Iterator[Line]:
+    """Of scanning, remat, adapters and four bits, in this order."""
+    yield Line("memory/program_growth_scanned", program_lines(16, True) / program_lines(4, True),
+               "x_from_4_to_16_layers", most=1.0)
+    yield Line("memory/program_scanned", program_lines(16, True) / program_lines(16, False),
+               "x_unrolled_16_layers", most=0.25)
     none = temporary(config(16, True))
-    yield "memory/temp_remat_dots", temporary(config(16, True, "dots")) / none, "x_none", 0.6
-    yield "memory/temp_remat_full", temporary(config(16, True, "full")) / none, "x_none", 0.3
+    dots, full = (temporary(config(16, True, kind)) for kind in ("dots", "full"))
+    yield Line("memory/temp_remat_dots", dots / none, "x_none", most=0.6)
+    yield Line("memory/temp_remat_full", full / none, "x_none", most=0.3)
     scanned = config(16, True, "full")
-    yield ("memory/state_lora", state_bytes(scanned, LORA) / state_bytes(scanned, WHOLE),
-           "x_whole_weights", 0.1)
+    yield Line("memory/state_lora", state_bytes(scanned, LORA) / state_bytes(scanned, WHOLE),
+               "x_whole_weights", most=0.1)
     beside = temporary(scanned, LORA)
-    yield ("memory/temp_lora_beside_kernels", beside / temporary(scanned, LORA, inside=True),
-           "x_inside_kernels", 0.6)
+    yield Line("memory/temp_lora_beside_kernels", beside / temporary(scanned, LORA, inside=True),
+               "x_inside_kernels", most=0.6)
     if importlib.util.find_spec("qwix") is not None:
         whole, four = arguments(scanned, LORA), arguments(scanned, NF4)
-        yield "memory/parameters_nf4", four / whole, "x_float32", 0.25
+        yield Line("memory/parameters_nf4", four / whole, "x_float32", most=0.25)
         total = four + temporary(scanned, NF4)
-        yield ("memory/step_nf4", total / (whole + beside), "x_float32", 0.8)
+        yield Line("memory/step_nf4", total / (whole + beside), "x_float32", most=0.8)
 
 
 def main() -> int:
     """Runs the benchmark; returns 1 above a bar."""
     argparse.ArgumentParser(description=__doc__,
                             formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    failed = False
-    for name, value, unit, bar in measurements():
-        failed |= value > bar
-        print(f"{name} {value:.3f} {unit} <={bar} {'ok' if value <= bar else 'FAIL'}", flush=True)
-    return int(failed)
+    return report(measurements())
 
 
 if __name__ == "__main__":

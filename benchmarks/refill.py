@@ -20,6 +20,7 @@ import heapq
 import sys
 from collections.abc import Callable
 
+from bars import Line, report
 from clock import REPEATS, load_line, median_seconds, pin_core
 
 pin_core()
@@ -106,9 +107,7 @@ def main() -> int:
           f"{tokens / seconds['refill']:.0f} with refill; the steps alone give "
           f"{steps_alone(np.asarray(limit), args.slots):.3f}")
     print(load_line())
-    ok = value >= BAR
-    print(f"refill/tokens_per_second {value:.3f} x_static_batch >={BAR} {'ok' if ok else 'FAIL'}")
-    return int(not ok)
+    return report([Line("refill/tokens_per_second", value, "x_static_batch", least=BAR)])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
+from bars import Line, report
 from clock import load_line, median_seconds, pin_core
 
 pin_core()
@@ -38,7 +39,6 @@ from guardjax.rl.model_fns import bind, encode_vision  # noqa: E402
 from guardjax.types import PromptBatch, Segment, VisionInputs  # noqa: E402
 
 FLOOR_BAR, ONE_BAR, LOOP_BAR = 1.15, 2.0, 2.0
-ENDLESS = float("inf")
 CFG = tiny_config()
 FNS = bind(models, CFG)
 
@@ -103,8 +103,8 @@ def see(params: Params, batch: PromptBatch) -> jax.Array:
     return encode_vision(FNS, params, batch)
 
 
-def measurements(args: argparse.Namespace) -> Iterator[tuple[str, float, str, float, float]]:
-    """(name, value, unit, least, most) of each."""
+def measurements(args: argparse.Namespace) -> Iterator[Line]:
+    """Times of the whole, times of the decoder alone, then FLOPs."""
     params = models.init_params(CFG, jax.random.key(0))
     number, size = args.policies, (args.image, args.policy)
     branched, plain = (prompts(*size, number, kind) for kind in (True, False))
@@ -123,28 +123,31 @@ def measurements(args: argparse.Namespace) -> Iterator[tuple[str, float, str, fl
     share = (args.image + number * args.policy) / (args.image + args.policy)
     floor = seconds["tower"] + share * seconds["read one"]
 
-    yield "scoring/images_per_second", 1 / seconds["branched"], "1/s", 0.0, ENDLESS
-    yield "scoring/images_per_second_loop", 1 / seconds["loop"], "1/s", 0.0, ENDLESS
-    yield ("scoring/against_loop", seconds["loop"] / seconds["branched"], "x_faster", LOOP_BAR,
-           ENDLESS)
-    yield ("scoring/time_plain", seconds["branched"] / seconds["plain"], "x_plain_tokens", 0.0,
-           FLOOR_BAR)
-    yield "scoring/time_share", seconds["branched"] / floor, "x_token_share", 0.0, FLOOR_BAR
-    yield ("scoring/time_one", seconds["branched"] / seconds["one"], "x_one_policy", 0.0, ONE_BAR)
-    yield ("scoring/decoder_time_plain", seconds["read branched"] / seconds["read plain"],
-           "x_plain_tokens", 0.0, FLOOR_BAR)
-    yield ("scoring/decoder_time_share", seconds["read branched"] / (share * seconds["read one"]),
-           "x_token_share", 0.0, FLOOR_BAR)
-    yield ("scoring/decoder_time_one", seconds["read branched"] / seconds["read one"],
-           "x_one_policy", 0.0, ONE_BAR)
+    yield Line("scoring/images_per_second", 1 / seconds["branched"], "1/s")
+    yield Line("scoring/images_per_second_loop", 1 / seconds["loop"], "1/s")
+    yield Line("scoring/against_loop", seconds["loop"] / seconds["branched"], "x_faster",
+               least=LOOP_BAR)
+    yield Line("scoring/time_plain", seconds["branched"] / seconds["plain"], "x_plain_tokens",
+               most=FLOOR_BAR)
+    yield Line("scoring/time_share", seconds["branched"] / floor, "x_token_share", most=FLOOR_BAR)
+    yield Line("scoring/time_one", seconds["branched"] / seconds["one"], "x_one_policy",
+               most=ONE_BAR)
+    yield Line("scoring/decoder_time_plain", seconds["read branched"] / seconds["read plain"],
+               "x_plain_tokens", most=FLOOR_BAR)
+    yield Line("scoring/decoder_time_share",
+               seconds["read branched"] / (share * seconds["read one"]), "x_token_share",
+               most=FLOOR_BAR)
+    yield Line("scoring/decoder_time_one", seconds["read branched"] / seconds["read one"],
+               "x_one_policy", most=ONE_BAR)
 
     def flops(program: Callable[..., object], *inputs: object) -> float:
         return program.lower(params, *inputs).cost_analysis()["flops"]
 
     by_tokens = flops(see, one) + share * flops(read, one, features)
-    yield "scoring/flops", flops(judge, branched) / by_tokens, "x_token_share", 0.0, FLOOR_BAR
-    yield ("scoring/tower_flops", (flops(judge, branched) - flops(read, branched, features))
-           / flops(see, one), "x_one_picture", 0.99, 1.01)
+    yield Line("scoring/flops", flops(judge, branched) / by_tokens, "x_token_share",
+               most=FLOOR_BAR)
+    tower = flops(judge, branched) - flops(read, branched, features)
+    yield Line("scoring/tower_flops", tower / flops(see, one), "x_one_picture", 0.99, 1.01)
 
 
 def main() -> int:
@@ -155,16 +158,9 @@ def main() -> int:
     parser.add_argument("--image", type=int, default=1024, help="image tokens (default: 1024)")
     parser.add_argument("--policy", type=int, default=256, help="policy tokens (default: 256)")
     parser.add_argument("--repeats", type=int, default=7, help="of the times (default: 7)")
-    args = parser.parse_args()
-    failed = False
-    for name, value, unit, least, most in measurements(args):
-        bar = ("-" if (least, most) == (0.0, ENDLESS) else f">={least:g}" if most == ENDLESS
-               else f"<={most:g}" if not least else f"{least:g}-{most:g}")
-        ok = least <= value <= most
-        failed |= not ok
-        print(f"{name} {value:.3f} {unit} {bar} {'ok' if ok else 'FAIL'}", flush=True)
+    status = report(measurements(parser.parse_args()))
     print(load_line())
-    return int(failed)
+    return status
 
 
 if __name__ == "__main__":

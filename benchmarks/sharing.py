@@ -21,6 +21,7 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterator
 
+from bars import Line, report
 from clock import load_line, median_seconds, pin_core
 
 pin_core()
@@ -47,7 +48,6 @@ TIMED_PROMPT, TIMED_TOKENS = 512, 16
 TIME_FACTOR = 1.25
 # A straight line trebles what disturbs the times it goes through.
 PROMPT_SECONDS = (0.8, 1.25)
-Bar = tuple[float, float]       # from, to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,28 +188,28 @@ def draw(file: pathlib.Path, curves: dict[str, dict[int, float]]) -> None:
     figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
-def measurements(args: argparse.Namespace) -> Iterator[tuple[str, float, str, Bar]]:
-    """(name, value, unit, bar) of each."""
-    endless = float("inf")
+def measurements(args: argparse.Namespace) -> Iterator[Line]:
+    """At one size, then against the number of answers, which is drawn."""
     sizes = Sizes(1, args.answers, args.prompt, args.tokens)
     for name, each in (("shared", sizes), ("repeated", sizes.repeated)):
-        yield (f"sharing/flops_counted_{name}", counted_flops(each) / analytic_flops(each),
-               "x_analytic", (1 - ANALYTIC, 1 + ANALYTIC))
-    yield ("sharing/update_flops", counted_flops(sizes.repeated) / counted_flops(sizes),
-           "x_less_than_repeated", (FLOPS_BAR, endless))
-    yield ("sharing/rollout_kv_bytes", cache_bytes(sizes.repeated) / cache_bytes(sizes),
-           "x_less_than_repeated", (BYTES_BAR, endless))
+        yield Line(f"sharing/flops_counted_{name}", counted_flops(each) / analytic_flops(each),
+                   "x_analytic", 1 - ANALYTIC, 1 + ANALYTIC)
+    yield Line("sharing/update_flops", counted_flops(sizes.repeated) / counted_flops(sizes),
+               "x_less_than_repeated", least=FLOPS_BAR)
+    yield Line("sharing/rollout_kv_bytes", cache_bytes(sizes.repeated) / cache_bytes(sizes),
+               "x_less_than_repeated", least=BYTES_BAR)
 
     flops = {group: counted_flops(dataclasses.replace(sizes, answers=group)) for group in GROUPS}
-    yield "sharing/prompt_flops_16_answers", prompt_part(flops), "x_2_answers", (0.99, 1.01)
+    yield Line("sharing/prompt_flops_16_answers", prompt_part(flops), "x_2_answers", 0.99, 1.01)
     seconds = update_seconds(args.repeats)
     draw(pathlib.Path(args.out) / "sharing.png", {
         f"FLOPs, 7B, P={args.prompt}, T={args.tokens}": flops,
         f"time, tiny, P={TIMED_PROMPT}, T={TIMED_TOKENS}": seconds})
-    yield "sharing/prompt_seconds_16_answers", prompt_part(seconds), "x_2_answers", PROMPT_SECONDS
+    yield Line("sharing/prompt_seconds_16_answers", prompt_part(seconds), "x_2_answers",
+               *PROMPT_SECONDS)
     share = (TIMED_PROMPT + 16 * TIMED_TOKENS) / (TIMED_PROMPT + TIMED_TOKENS)
-    yield ("sharing/update_seconds_16_answers", seconds[16] / seconds[1], "x_1_answer",
-           (0.0, TIME_FACTOR * share))
+    yield Line("sharing/update_seconds_16_answers", seconds[16] / seconds[1], "x_1_answer",
+               most=TIME_FACTOR * share)
 
 
 def main() -> int:
@@ -223,16 +223,9 @@ def main() -> int:
     parser.add_argument("--out", default="runs/benchmarks", metavar="FOLDER",
                         help="of sharing.png (default: runs/benchmarks); what the README shows is "
                              "in benchmarks/plots")
-    args = parser.parse_args()
-    failed = False
-    for name, value, unit, (least, most) in measurements(args):
-        bar = (f">={least:g}" if most == float("inf") else
-               f"<={most:.3g}" if not least else f"{least:g}-{most:g}")
-        ok = least <= value <= most
-        failed |= not ok
-        print(f"{name} {value:.3f} {unit} {bar} {'ok' if ok else 'FAIL'}", flush=True)
+    status = report(measurements(parser.parse_args()))
     print(load_line())
-    return int(failed)
+    return status
 
 
 if __name__ == "__main__":

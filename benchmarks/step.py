@@ -45,12 +45,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from bars import Line, report
 from clock import load_line, pin_core
-
-if TYPE_CHECKING:
-    from step_parts.measure import Line
 
 NAMES = ("guard", "short", "short_vocab", "guard_vocab")
 PEER = "GUARDJAX_TRL_PYTHON"
@@ -97,12 +94,9 @@ def main() -> int:
 
 def _report(lines: Iterable[Line]) -> int:
     """Prints them, and the load; 1 where one is not ok."""
-    failed = False
-    for line in lines:
-        print(line, flush=True)
-        failed |= not line.ok
+    status = report(lines)
     print(load_line(), flush=True)
-    return int(failed)
+    return status
 
 
 def _check_gpu(parser: argparse.ArgumentParser, shape: str) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+from bars import Line
 from forward_parts import counts
 from forward_parts.cases import Model, make_rows, prompt_batch
 from forward_parts.clock import Timed, best, interleaved
-from forward_parts.measure import Measurement, floor
+from forward_parts.measure import floor
 from forward_parts.ours import Ours
 
 from guardjax.models.config import ModelConfig, TextConfig, VisionConfig
@@ -82,8 +83,8 @@ def _drawn(cfg: ModelConfig) -> Params:
 
 
 def measurements(device: str, shape: str, batches: Sequence[int],
-                 repeats: int) -> Iterator[Measurement]:
-    """(name, value, unit, bar) of each; no bars, since every device has other ceilings.
+                 repeats: int) -> Iterator[Line]:
+    """Of each batch; no bars, since every device has other ceilings.
 
     Raises:
         NoDeviceError: this process computes on something else.
@@ -99,7 +100,7 @@ def measurements(device: str, shape: str, batches: Sequence[int],
         yield from _of_batch(model, device, batch, repeats)
 
 
-def _of_batch(model: Model, device: str, batch: int, repeats: int) -> Iterator[Measurement]:
+def _of_batch(model: Model, device: str, batch: int, repeats: int) -> Iterator[Line]:
     cfg, rows, end = model.cfg, make_rows(model, batch), f"{model.name}_b{batch}"
     ours = Ours(model, rows)
     ours.decode()
@@ -114,18 +115,18 @@ def _of_batch(model: Model, device: str, batch: int, repeats: int) -> Iterator[M
 
     read_by, bandwidth = best(ways["reads"], seconds, "wall")
     multiplied_by, rate = best(ways["products"], seconds, "wall")
-    yield f"forward/memory_{end}", bandwidth / 1e9, f"GB/s_{read_by}", None
-    yield f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}", None
+    yield Line(f"forward/memory_{end}", bandwidth / 1e9, f"GB/s_{read_by}")
+    yield Line(f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}")
     prefill = seconds["prefill"].wall
     flops = counts.prefill_flops(cfg, batch, model.prompt, model.side**2)
-    yield f"forward/prefill_ms_{end}", 1000 * prefill, "ms", None
-    yield f"forward/matrix_{end}", flops / rate / prefill, "x_measured", None
+    yield Line(f"forward/prefill_ms_{end}", 1000 * prefill, "ms")
+    yield Line(f"forward/matrix_{end}", flops / rate / prefill, "x_measured")
     steps, length = model.tokens - 1, model.prompt + model.tokens - 1
     step = seconds["decode"].wall / steps
     reading = counts.step_bytes(cfg, batch, length, ITEM) / bandwidth
     multiplying = counts.step_flops(cfg, batch, length) / rate
-    yield f"forward/decode_ms_{end}", 1000 * step, "ms", None
-    yield f"forward/bandwidth_{end}", reading / step, "x_measured", None
+    yield Line(f"forward/decode_ms_{end}", 1000 * step, "ms")
+    yield Line(f"forward/bandwidth_{end}", reading / step, "x_measured")
     yield floor(end, reading, multiplying, step)
 
 

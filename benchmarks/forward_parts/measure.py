@@ -6,9 +6,10 @@ import importlib.util
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from bars import Line
 from forward_parts import counts
 from forward_parts.cases import Model, hundred_million, make_rows, tiny
 from forward_parts.clock import Seconds, Timed, best, interleaved, products, reads
@@ -22,25 +23,9 @@ CEILING_BAR = 0.6       # of what memory can do
 FLOPS_BAR, BYTES_BAR, COPIES_BAR = 1.1, 1.2, 0.01
 
 
-class Bar(NamedTuple):
-    """The least or the most that is good."""
-
-    sign: str       # ">=" or "<="
-    limit: float
-
-    def holds(self, value: float) -> bool:
-        return value >= self.limit if self.sign == ">=" else value <= self.limit
-
-    def __str__(self) -> str:
-        return f"{self.sign}{self.limit}"
-
-
-Measurement = tuple[str, float, str, Bar | None]
-
-
 def measurements(names: Sequence[str], batches: Sequence[int],
-                 repeats: int) -> Iterator[Measurement]:
-    """(name, value, unit, bar) of each."""
+                 repeats: int) -> Iterator[Line]:
+    """Of each model, batch by batch."""
     beside = importlib.util.find_spec("torch") is not None
     if not beside:
         print("forward: torch is not installed (extra `parity`): nothing to compare with, only our "
@@ -55,7 +40,7 @@ def measurements(names: Sequence[str], batches: Sequence[int],
             yield from _of_batch(model, peer, batch, repeats)
 
 
-def _of_batch(model: Model, peer: Any, batch: int, repeats: int) -> Iterator[Measurement]:
+def _of_batch(model: Model, peer: Any, batch: int, repeats: int) -> Iterator[Line]:
     rows, end = make_rows(model, batch), f"{model.name}_b{batch}"
     ours = Ours(model, rows)
     tokens = ours.decode()
@@ -68,25 +53,25 @@ def _of_batch(model: Model, peer: Any, batch: int, repeats: int) -> Iterator[Mea
         theirs, kinds, answers = _fastest(peer, rows)
         things |= {f"peer_{name}": thing for name, thing in theirs.items()}
         same = np.mean(answers == tokens)
-        yield f"forward/same_tokens_{end}", same, f"share_of_{kinds}", Bar(">=", 1.0)
+        yield Line(f"forward/same_tokens_{end}", same, f"share_of_{kinds}", least=1.0)
     ways = {"reads": reads(), "products": products()}
     things |= {name: timed for way in ways.values() for name, (timed, _) in way.items()}
     seconds = interleaved(things, repeats)
-    yield f"forward/load_{end}", os.getloadavg()[0], "runnable", None
+    yield Line(f"forward/load_{end}", os.getloadavg()[0], "runnable")
 
     steps = model.tokens - 1
     for name, many in (("prefill", 1), ("decode", steps)):
-        yield f"forward/{name}_ms_{end}", 1000 * seconds[name].cpu / many, "ms", None
+        yield Line(f"forward/{name}_ms_{end}", 1000 * seconds[name].cpu / many, "ms")
         if peer is not None:
             bar = PREFILL_BAR if name == "prefill" else model.decode_bar
             mine, other = seconds[name], seconds[f"peer_{name}"]
-            yield f"forward/{name}_{end}", other.cpu / mine.cpu, "x_transformers", Bar(">=", bar)
-            yield f"forward/{name}_wall_{end}", other.wall / mine.wall, "x_transformers", None
+            yield Line(f"forward/{name}_{end}", other.cpu / mine.cpu, "x_transformers", least=bar)
+            yield Line(f"forward/{name}_wall_{end}", other.wall / mine.wall, "x_transformers")
     if model.name != "tiny":        # which caches hold
         yield from _ceilings(model, batch, end, seconds, ways, seconds["decode"].cpu / steps)
 
 
-def _counted(model: Model, ours: Ours, batch: int, end: str) -> Iterator[Measurement]:
+def _counted(model: Model, ours: Ours, batch: int, end: str) -> Iterator[Line]:
     """XLA counts the loop's body once; the first token's logits come before the loop."""
     cfg, length = model.cfg, model.prompt + model.tokens - 1
     program = ours.decode_program()
@@ -94,11 +79,11 @@ def _counted(model: Model, ours: Ours, batch: int, end: str) -> Iterator[Measure
     flops = counts.step_flops(cfg, batch, length) + 2 * batch * head
     moved = counts.step_bytes(cfg, batch, length) + 4 * head
     copied = counts.loop_copies(program) / (4 * counts.kv_numbers(cfg, batch, length))
-    yield f"forward/flops_{end}", cost["flops"] / flops, "x_analytic", Bar("<=", FLOPS_BAR)
-    yield (f"forward/bytes_{end}", cost["bytes accessed"] / moved, "x_analytic",
-           Bar("<=", BYTES_BAR) if batch == 1 else None)
-    yield f"forward/copies_{end}", copied, "x_keys_and_values", Bar("<=", COPIES_BAR)
-    yield f"forward/programs_{end}", ours.num_programs(), "programs", Bar("<=", 2)
+    yield Line(f"forward/flops_{end}", cost["flops"] / flops, "x_analytic", most=FLOPS_BAR)
+    yield Line(f"forward/bytes_{end}", cost["bytes accessed"] / moved, "x_analytic",
+               most=BYTES_BAR if batch == 1 else None)
+    yield Line(f"forward/copies_{end}", copied, "x_keys_and_values", most=COPIES_BAR)
+    yield Line(f"forward/programs_{end}", ours.num_programs(), "programs", most=2)
 
 
 def _fastest(peer: Any, rows: list) -> tuple[dict[str, Timed], str, np.ndarray]:
@@ -122,27 +107,26 @@ def _fastest(peer: Any, rows: list) -> tuple[dict[str, Timed], str, np.ndarray]:
 
 
 def _ceilings(model: Model, batch: int, end: str, seconds: dict[str, Seconds], ways: dict,
-              step: float) -> Iterator[Measurement]:
+              step: float) -> Iterator[Line]:
     """How near a step of decoding comes to what memory and arithmetic allow."""
     length = model.prompt + model.tokens - 1
     read_by, bandwidth = best(ways["reads"], seconds)
     multiplied_by, rate = best(ways["products"], seconds)
     reading = counts.step_bytes(model.cfg, batch, length) / bandwidth
     multiplying = counts.step_flops(model.cfg, batch, length) / rate
-    yield f"forward/memory_{end}", bandwidth / 1e9, f"GB/s_{read_by}", None
-    yield f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}", None
-    yield (f"forward/bandwidth_{end}", reading / step, "x_measured",
-           Bar(">=", CEILING_BAR))
+    yield Line(f"forward/memory_{end}", bandwidth / 1e9, f"GB/s_{read_by}")
+    yield Line(f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}")
+    yield Line(f"forward/bandwidth_{end}", reading / step, "x_measured", least=CEILING_BAR)
     yield floor(end, reading, multiplying, step)
-    yield f"forward/products_{end}", seconds["step_products"].cpu / step, "x_step", None
+    yield Line(f"forward/products_{end}", seconds["step_products"].cpu / step, "x_step")
 
 
-def floor(end: str, reading: float, multiplying: float, step: float) -> Measurement:
+def floor(end: str, reading: float, multiplying: float, step: float) -> Line:
     """How near a step comes to the least that it can take: reading or multiplying, all else free.
 
     The unit says which it is, and what share of the bandwidth a step at the floor would use.
     """
     least = max(reading, multiplying)
     bound = "arithmetic" if multiplying > reading else "bandwidth"
-    return (f"forward/floor_{end}", least / step,
-            f"x_{bound}_which_allows_{reading / least:.2f}_of_bandwidth", None)
+    return Line(f"forward/floor_{end}", least / step,
+                f"x_{bound}_which_allows_{reading / least:.2f}_of_bandwidth")

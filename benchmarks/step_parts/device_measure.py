@@ -9,8 +9,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 
+from bars import Line
 from step_parts.device_shapes import RANK, TARGETS, Shape
-from step_parts.measure import Line
 from step_parts.worker import Worker
 
 DECODE_BAR, UPDATE_BAR = 0.6, 0.4
@@ -29,10 +29,10 @@ def of_shape(shape: Shape, peer: str | None, turns: int, held: bool) -> Iterator
     yield Line(f"{name}_arithmetic", ours["arithmetic"] / 1e12, "TFLOP/s_multiplied")
     yield Line(f"{name}_decode_ms", 1e3 * ours["decode"], "ms_a_step")
     yield Line(f"{name}_decode", floor / ours["decode"], "x_bandwidth",
-               f">={DECODE_BAR}" if held else "-")
+               least=DECODE_BAR if held else None)
     yield Line(f"{name}_update_seconds", ours["update"], "seconds")
     yield Line(f"{name}_update", shape.update_flops / ours["update"] / ours["arithmetic"],
-               "x_arithmetic", f">={UPDATE_BAR}" if held else "-")
+               "x_arithmetic", least=UPDATE_BAR if held else None)
     theirs = {} if peer is None else _peers(shape, peer, turns)
     for part in ("decode", "update"):
         value = theirs[part] / ours[part] if theirs else None

@@ -7,37 +7,14 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from bars import Line
 from step_parts.cases import GROUP, Case, write_case
 from step_parts.worker import Worker
 
 Turn = Mapping[str, Any]
 SAME = ("prompt_tokens", "answer_tokens", "prompts")
-
-
-class Line(NamedTuple):
-    """A measurement; `bar` is ">=3" or "<=0.33" or, where there is none, "-"."""
-
-    name: str
-    value: float | None     # None: it could not be measured
-    unit: str
-    bar: str = "-"
-
-    @property
-    def ok(self) -> bool:
-        """Whether the bar holds; what was not measured does not hold it."""
-        if self.bar == "-":
-            return True
-        if self.value is None:
-            return False
-        limit = float(self.bar[2:])
-        return self.value >= limit if self.bar[:2] == ">=" else self.value <= limit
-
-    def __str__(self) -> str:
-        value = "not_measured" if self.value is None else f"{self.value:.3f}"
-        verdict = "-" if self.bar == "-" else "ok" if self.ok else "FAIL"
-        return f"{self.name} {value} {self.unit} {self.bar} {verdict}"
 
 
 def of_case(case: Case, peer: str | None, turns: int) -> Iterator[Line]:
@@ -84,14 +61,14 @@ def _lines(case: Case, taken: Mapping[str, Sequence[Turn]]) -> Iterator[Line]:
         yield Line(f"{name}_memory_{side}", found[side]["grown"], "MiB_grown")
     both = "trl" in found
     ours, theirs = found["ours"], found.get("trl")
-    yield Line(name, theirs["cpu"] / ours["cpu"] if both else None, "x_trl", f">={case.bar:g}")
+    yield Line(name, theirs["cpu"] / ours["cpu"] if both else None, "x_trl", least=case.bar)
     yield Line(f"{name}_wall", theirs["wall"] / ours["wall"] if both else None, "x_trl")
     known = both and None not in (ours["grown"], theirs["grown"])
     yield Line(f"{name}_memory", ours["grown"] / theirs["grown"] if known else None, "x_trl",
-               "-" if case.memory is None else f"<={case.memory:.3f}")
+               most=case.memory)
     if both:
         pairs = zip(taken["ours"], taken["trl"])
         same = [all(mine[fact] == other[fact] for fact in SAME) for mine, other in pairs]
         whole = case.prompts * GROUP * case.tokens
         same += [turn["answer_tokens"] == whole for turn in taken["ours"]]
-        yield Line(f"{name}_same_tokens", statistics.mean(same), "share_of_turns", ">=1")
+        yield Line(f"{name}_same_tokens", statistics.mean(same), "share_of_turns", least=1)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from guardjax.atomic import write_text
+from guardjax.eval.pins import changed_pins
 from guardjax.eval.records import Prediction, prediction_from_json
 
 
@@ -47,7 +48,7 @@ class Pins:
 
 Cell = tuple[str, str]      # split and example id: one picture may be asked about for two splits
 
-_WORDS = {"variant": "name of the model", "model": "model (hash of its weights)",
+_NAMES = {"variant": "name of the model", "model": "model (hash of its weights)",
           "rows": "rows (hash of ids, labels and policies)", "asked": "way of asking"}
 
 
@@ -97,14 +98,10 @@ class AnswerFile:
         except (KeyError, TypeError, ValueError) as error:
             raise AnswersMismatch(f"{self.path}, line 1: not stored answers ({error!r}); give "
                                   "another folder with --out, or remove the file") from error
-        changed = [field.name for field in dataclasses.fields(Pins)
-                   if getattr(kept, field.name) != getattr(self.pins, field.name)]
-        if changed:
+        if changed := changed_pins(kept, self.pins, _NAMES):
             raise AnswersMismatch(
-                f"{self.path} holds answers of another run: "
-                + "; ".join(f"{_WORDS.get(name, name)} {getattr(kept, name)!r} there, "
-                            f"{getattr(self.pins, name)!r} now" for name in changed)
-                + ". Give another folder with --out, or remove the file to ask anew")
+                f"{self.path} holds answers of another run: {'; '.join(changed.values())}. Give "
+                "another folder with --out, or remove the file to ask anew")
         known = set(self._cells)
         for number, line in enumerate(lines[1:], start=2):
             place = f"{self.path}, line {number}"

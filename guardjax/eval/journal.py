@@ -6,12 +6,12 @@ one step and the partial file goes. The next run reads both.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from guardjax.eval.pins import changed_pins
 from guardjax.eval.verdict_record import Pins, VerdictRecord, load_records, save_records
 
 
@@ -76,12 +76,8 @@ class Journal:
             except ValueError as error:
                 raise OutputMismatch(f"{error}; give another output file") from error
         for record in records:
-            changed = [field.name for field in dataclasses.fields(Pins)
-                       if getattr(record.pins, field.name) != getattr(self._pins, field.name)]
-            if changed:
+            if changed := changed_pins(record.pins, self._pins):
                 raise OutputMismatch(
-                    f"{self.out} holds verdicts under another {', '.join(changed)} ("
-                    + "; ".join(f"{name}: {getattr(record.pins, name)} there, "
-                                f"{getattr(self._pins, name)} now" for name in changed)
-                    + "); give another output file")
+                    f"{self.out} holds verdicts under another {', '.join(changed)} "
+                    f"({'; '.join(changed.values())}); give another output file")
         return records

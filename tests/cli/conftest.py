@@ -94,3 +94,16 @@ def config_file(tiny_model, tmp_path_factory):
 def guardjax():
     """`guardjax(*words)` runs the command and returns its exit status."""
     return lambda *words: main.main([str(word) for word in words])
+
+
+@pytest.fixture
+def said(guardjax, capsys, monkeypatch):
+    """`said(*words)` runs the command; (exit status, output, errors), of lines 220 wide."""
+    monkeypatch.setenv("COLUMNS", "220")
+
+    def run(*words):
+        status = guardjax(*words)
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return run

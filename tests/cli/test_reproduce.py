@@ -6,7 +6,6 @@ import pathlib
 import pytest
 
 from guardjax.cli import measure, reproduce, stand_in
-from guardjax.cli.main import main
 from guardjax.eval.paper_tables import TABLES
 from guardjax.eval.records import Prediction, save_predictions
 from guardjax.eval.traps import TRAPS
@@ -48,23 +47,12 @@ def _runs(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(name="said")
-def _said(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def said(*words):
-        status = main(["reproduce", *map(str, words)])
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-    return said
-
-
 def line_of(text, start):
     return next(line for line in text.splitlines() if line.startswith(start)).split()
 
 
 def test_all_tables_are_listed(said):
-    status, out, _ = said("--list")
+    status, out, _ = said("reproduce", "--list")
     assert status == 0 and all(name in out for name in (*TABLES, "traps"))
 
 
@@ -82,7 +70,7 @@ def test_a_mean_that_the_paper_states_is_the_mean_of_its_columns():
 
 def test_the_kept_results_stand_in(said, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    status, out, _ = said("safeguard_vl_table6")
+    status, out, _ = said("reproduce", "safeguard_vl_table6")
     assert status == 0 and "toy numbers" in out
     assert line_of(out, "SafeGuard-VL (RL) ")[-1] == "45.59"
     kept = json.loads((REPOSITORY / reproduce.RESULTS).read_text())["rows"]
@@ -92,19 +80,20 @@ def test_the_kept_results_stand_in(said, monkeypatch):
 
 
 def test_stored_answers_stand_in_under_either_protocol(runs, said):
-    status, out, _ = said("safeguard_vl_table6", "--runs", runs)
+    status, out, _ = said("reproduce", "safeguard_vl_table6", "--runs", runs)
     assert status == 0
     # L1 has no positives: accuracy 0.5; L3: F1 of five hits and five misses, 2 * 5 / 15.
     assert line_of(out, "Qwen2.5-VL-7B: base")[2] == f"{100 * (0.5 + 2 / 3) / 2:.1f}"
-    status, out, _ = said("safeguard_vl_table6", "--runs", runs, "--compat", "invalid_is_safe")
+    status, out, _ = said("reproduce", "safeguard_vl_table6", "--runs", runs,
+                          "--compat", "invalid_is_safe")
     assert status == 0 and "published protocol, invalid_is_safe" in out
     assert line_of(out, "Qwen2.5-VL-7B: base")[2] == f"{100 * (1 + 2 / 3) / 2:.1f}"
-    _, out, _ = said("safeguard_vl_table4", "--runs", runs, "--compat", "one_seed")
+    _, out, _ = said("reproduce", "safeguard_vl_table4", "--runs", runs, "--compat", "one_seed")
     assert "50.0 [no interval]" not in out.replace("\n", " "), "retention is no verdict"
 
 
 def test_every_trap_is_shown(runs, said):
-    status, out, _ = said("traps", "--runs", runs)
+    status, out, _ = said("reproduce", "traps", "--runs", runs)
     assert status == 0 and "sft_l3 on the test policies, 40 verdicts" in out
     assert all(trap.name in out and trap.published in out for trap in TRAPS)
     assert line_of(out, "bare_words")[-1].startswith("-")
@@ -119,14 +108,15 @@ def test_every_trap_is_shown(runs, said):
     (("safeguard_vl_table6", "--runs", "/nowhere"), "/nowhere has no answers on the split test"),
 ])
 def test_what_cannot_be_shown_is_said(said, words, message):
-    status, _, err = said(*words)
+    status, _, err = said("reproduce", *words)
     assert status == 2 and message in err
 
 
 def test_a_row_without_answers_and_a_folder_without_results(runs, said, tmp_path, monkeypatch):
-    assert "no answers of 'sft_l9'" in said("traps", "--runs", runs, "--row", "sft_l9")[2]
+    _, _, err = said("reproduce", "traps", "--runs", runs, "--row", "sft_l9")
+    assert "no answers of 'sft_l9'" in err
     monkeypatch.chdir(tmp_path)
-    assert "run from a checkout" in said("safeguard_vl_table6")[2]
+    assert "run from a checkout" in said("reproduce", "safeguard_vl_table6")[2]
 
 
 def test_a_picture_has_its_first_harmful_category(tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from guardjax.cli.main import main
 from guardjax.eval import guard
 from guardjax.eval.records import Prediction, prediction_from_json
 from guardjax.eval.paper_tables import TABLES
@@ -20,17 +19,6 @@ ROW = "Qwen2.5-VL-7B"
 TABLE = "safeguard_vl_table6"
 
 
-@pytest.fixture(name="said")
-def _said(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "220")
-
-    def said(*words):
-        status = main(["reproduce", *map(str, words)])
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-    return said
-
-
 def stored_rows(out):
     (file,) = (out / "safeeditbench").glob("*.jsonl")
     return [prediction_from_json(json.loads(line)) for line in file.read_text().splitlines()[1:]]
@@ -40,7 +28,7 @@ def test_a_table_is_measured_once_and_viewed_twice(said, tiny_model, tmp_path, m
     files.safe_edit_bench(tmp_path / "data")
     words = (TABLE, "--data", f"safeeditbench={tmp_path / 'data'}",
              "--model", f"{ROW}={tiny_model}", "--out", tmp_path / "out")
-    status, out, _ = said(*words)
+    status, out, _ = said("reproduce", *words)
     assert status == 0
     assert "safeeditbench: 9 rows of split test" in out and "published are 601" in out
     assert f"{ROW}: weights {guard.weights_hash(tiny_model)}" in out
@@ -70,7 +58,7 @@ def test_a_table_is_measured_once_and_viewed_twice(said, tiny_model, tmp_path, m
         raise AssertionError("a model was asked again")
     monkeypatch.setattr(guard.Guard, "load", refuse)
     before = {path: path.read_bytes() for path in (tmp_path / "out/safeeditbench").iterdir()}
-    status, out, _ = said(*words, "--compat", "paper")
+    status, out, _ = said("reproduce", *words, "--compat", "paper")
     out = " ".join(out.split())     # long lines are folded
     assert status == 0 and "(compat)" in out
     for name in ("full_from_base", "bare_words", "invalid_is_safe", "wrong_field", "lost_rows"):
@@ -82,7 +70,7 @@ def test_a_table_is_measured_once_and_viewed_twice(said, tiny_model, tmp_path, m
     value = {cell["model"]: cell for cell in compat["cells"]}[ROW]
     # In tags no answer is a bare word: all are unread, so safe; pooled, F1 is 0.
     assert "lost_rows" in compat["protocol"] and value["value"] == 0 and value["low"] is None
-    status, again, _ = said(*words, "--strict")
+    status, again, _ = said("reproduce", *words, "--strict")
     assert status == 0 and "9 answers are stored, none is asked for" in again
     assert json.loads((tmp_path / f"out/{TABLE}.json").read_text()) == kept
 
@@ -91,11 +79,11 @@ def test_answers_of_other_weights_are_refused(said, tiny_model, tmp_path):
     files.safe_edit_bench(tmp_path / "data")
     words = [TABLE, "--data", f"safeeditbench={tmp_path / 'data'}", "--out", tmp_path / "out",
              "--model"]
-    assert said(*words, f"{ROW}={tiny_model}")[0] == 0
+    assert said("reproduce", *words, f"{ROW}={tiny_model}")[0] == 0
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     (other / "model.safetensors").rename(other / "renamed.safetensors")
-    status, _, err = said(*words, f"{ROW}={other}")
+    status, _, err = said("reproduce", *words, f"{ROW}={other}")
     assert status == 2
     assert f"{guard.weights_hash(tiny_model)!r} there, {guard.weights_hash(other)!r} now" in err
 
@@ -116,7 +104,7 @@ def test_answers_of_other_weights_are_refused(said, tiny_model, tmp_path):
 def test_what_is_missing_is_said_before_anything_is_asked(said, tmp_path, words, message):
     files.safe_edit_bench(tmp_path / "data")
     words = [word.format(data=tmp_path / "data", out=tmp_path / "out") for word in words]
-    status, _, err = said(TABLE, *words)
+    status, _, err = said("reproduce", TABLE, *words)
     assert status == 2 and message in err
     assert not (tmp_path / "out").exists()
 

@@ -1,5 +1,6 @@
 """Samples through an engine are the local sampler's; whatever is wrong is said, nothing mixed."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -26,11 +27,18 @@ def sample(engine, served, seeds, step=7, **decoding):
     return engine.sample(served.prompts, served.examples, seeds, served.decoding(**decoding), step)
 
 
+@contextlib.contextmanager
+def loaded(kind, served, out, **limits):
+    """(server, engine that asks it), after the first weights were handed over."""
+    with running(kind, served.folder) as fake:
+        engine = served.connect(kind, fake.url, out, **limits)
+        engine.load(served.params(), 1)
+        yield fake, engine
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_answers_are_the_local_ones(kind, served, likely, seeds, tmp_path):
-    with running(kind, served.folder) as fake:
-        engine = served.connect(kind, fake.url, tmp_path)
-        engine.load(served.params(), 1)
+    with loaded(kind, served, tmp_path) as (_, engine):
         found = sample(engine, served, seeds)
         engine.close()
     for name in ("tokens", "length", "ended"):
@@ -47,9 +55,7 @@ def test_new_weights_reach_the_engine(kind, served, likely, seeds, tmp_path):
     other = served.params(2)
     wanted = served.local(other)
     assert not np.array_equal(wanted.tokens, likely.tokens)
-    with running(kind, served.folder) as fake:
-        engine = served.connect(kind, fake.url, tmp_path)
-        engine.load(served.params(), 1)
+    with loaded(kind, served, tmp_path) as (fake, engine):
         engine.load(other, 2)
         assert [path.name for path in (tmp_path / "engine").iterdir()] == [fake.version]
         found = sample(engine, served, seeds)
@@ -65,9 +71,7 @@ def test_a_sample_follows_from_its_seed_alone(kind, served, seeds, tmp_path):
     """Twice the same; with one seed changed, one answer changes."""
     others = seeds.copy()
     others[2, 1] = 7
-    with running(kind, served.folder) as fake:
-        engine = served.connect(kind, fake.url, tmp_path)
-        engine.load(served.params(), 1)
+    with loaded(kind, served, tmp_path) as (_, engine):
         one, two, three = (sample(engine, served, chosen, greedy=False, temperature=1.3)
                            for chosen in (seeds, seeds, others))
     np.testing.assert_array_equal(one.tokens, two.tokens)
@@ -78,9 +82,7 @@ def test_a_sample_follows_from_its_seed_alone(kind, served, seeds, tmp_path):
 
 def test_what_is_asked_of_vllm_leaves_nothing_to_its_defaults(served, seeds, tmp_path):
     """Qwen's generation_config.json has a temperature, a top_p and a penalty of its own."""
-    with running("vllm", served.folder) as fake:
-        engine = served.connect("vllm", fake.url, tmp_path)
-        engine.load(served.params(), 1)
+    with loaded("vllm", served, tmp_path) as (fake, engine):
         sample(engine, served, seeds, greedy=False, temperature=0.7)
         bodies = fake.asked[-6:]
     for body in bodies:
@@ -94,9 +96,7 @@ def test_what_is_asked_of_vllm_leaves_nothing_to_its_defaults(served, seeds, tmp
 def test_answers_end_at_stops_that_the_engine_does_not_know(served, likely, seeds, tmp_path):
     """A stop of two tokens is cut here, and counts as an end."""
     stop = tuple(int(token) for token in likely.tokens[0, 0, 1:3])
-    with running("vllm", served.folder) as fake:
-        engine = served.connect("vllm", fake.url, tmp_path)
-        engine.load(served.params(), 1)
+    with loaded("vllm", served, tmp_path) as (_, engine):
         found = sample(engine, served, seeds, stop=(stop,))
     assert found.length[0].tolist() == [3, 3] and found.ended[0].all()
     np.testing.assert_array_equal(found.tokens[0, :, :3], likely.tokens[0, :, :3])
@@ -107,17 +107,14 @@ def test_answers_end_at_stops_that_the_engine_does_not_know(served, likely, seed
 def test_of_a_lost_server_only_what_is_missing_is_asked_again(kind, served, likely, seeds,
                                                               tmp_path):
     """It closes one connection in the midst of the batch, and goes on."""
-    behaviour = Behaviour()
-    with running(kind, served.folder, behaviour) as fake:
-        engine = served.connect(kind, fake.url, tmp_path, requests=1)
-        engine.load(served.params(), 1)
+    with loaded(kind, served, tmp_path, requests=1) as (fake, engine):
         first = len(fake.asked)
 
         def drop(number):
             if number == first + 3:
                 raise Drop
 
-        behaviour.before = drop
+        fake.behaviour.before = drop
         found = sample(engine, served, seeds)
         asked = [json.dumps(body) for body in fake.asked[first:]]
     np.testing.assert_array_equal(found.tokens, likely.tokens)
@@ -147,10 +144,7 @@ def test_a_server_that_starts_anew_gets_the_weights_again(kind, served, seeds, t
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_that_stays_away_is_named(kind, served, seeds, tmp_path):
-    behaviour = Behaviour()
-    with running(kind, served.folder, behaviour) as fake:
-        engine = served.connect(kind, fake.url, tmp_path, retry_seconds=0.3, requests=1)
-        engine.load(served.params(), 1)
+    with loaded(kind, served, tmp_path, retry_seconds=0.3, requests=1) as (fake, engine):
         first = len(fake.asked)
 
         def die(number):
@@ -158,22 +152,18 @@ def test_a_server_that_stays_away_is_named(kind, served, seeds, tmp_path):
                 fake.stop()
                 raise Drop
 
-        behaviour.before = die
+        fake.behaviour.before = die
         with pytest.raises(EngineError, match=rf"engine {kind} at {fake.url}, step 7: lost .*not "
                                               r"back for 0.3 s \(rl.engine_retry_seconds\)"):
             sample(engine, served, seeds)
 
 
 def test_weights_changed_by_another_run_are_noticed(served, seeds, tmp_path):
-    behaviour = Behaviour()
-    with running("vllm", served.folder, behaviour) as fake:
-        engine = served.connect("vllm", fake.url, tmp_path)
-        engine.load(served.params(), 1)
-
+    with loaded("vllm", served, tmp_path) as (fake, engine):
         def steal(number):
             fake.version = "theirs"
 
-        behaviour.before = steal
+        fake.behaviour.before = steal
         with pytest.raises(EngineError, match="step 7: it has the weights 'theirs' and should"):
             sample(engine, served, seeds)
 
@@ -187,14 +177,12 @@ def test_weights_that_are_refused_are_not_tried_for_minutes(kind, served, tmp_pa
 
 
 def test_a_slow_server_is_not_waited_for(served, seeds, tmp_path):
-    release, behaviour = threading.Event(), Behaviour()
-    with running("vllm", served.folder, behaviour) as fake:
-        engine = served.connect("vllm", fake.url, tmp_path)
-        engine.load(served.params(), 1)
+    release = threading.Event()
+    with loaded("vllm", served, tmp_path) as (fake, engine):
         hasty = copy.copy(engine)
         hasty._wire = dataclasses.replace(
             engine._wire, server=dataclasses.replace(engine._wire.server, seconds=0.2))
-        behaviour.before = lambda number: release.wait(60)
+        fake.behaviour.before = lambda number: release.wait(60)
         with pytest.raises(EngineError, match=r"step 7, example e\d, .*took longer than 0.2 s; "
                                               r".*rl.engine_seconds"):
             sample(hasty, served, seeds)
@@ -205,10 +193,7 @@ def test_a_slow_server_is_not_waited_for(served, seeds, tmp_path):
 def test_an_answer_that_the_engine_broke_off_is_asked_for_again(kind, served, likely, seeds,
                                                                  tmp_path):
     """As engines do with what is in flight when they are paused."""
-    behaviour = Behaviour()
-    with running(kind, served.folder, behaviour) as fake:
-        engine = served.connect(kind, fake.url, tmp_path, requests=1)
-        engine.load(served.params(), 1)
+    with loaded(kind, served, tmp_path, requests=1) as (fake, engine):
         first = len(fake.asked)
 
         def abort(reply):
@@ -219,7 +204,7 @@ def test_an_answer_that_the_engine_broke_off_is_asked_for_again(kind, served, li
                     reply["choices"][0]["finish_reason"] = "abort"
             return reply
 
-        behaviour.mangle = abort
+        fake.behaviour.mangle = abort
         found = sample(engine, served, seeds)
         assert len(fake.asked) == first + 7
     np.testing.assert_array_equal(found.tokens, likely.tokens)
@@ -268,11 +253,8 @@ def other_prompt(reply):
     (lambda reply: {"error": "oops"}, "answered without .*oops"),
 ], ids=["nan", "positive", "null", "missing", "two", "prompt", "malformed"])
 def test_a_wrong_answer_stops_the_batch(kind, change, problem, served, seeds, tmp_path):
-    behaviour = Behaviour()
-    with running(kind, served.folder, behaviour) as fake:
-        engine = served.connect(kind, fake.url, tmp_path)
-        engine.load(served.params(), 1)
-        behaviour.mangle = change
+    with loaded(kind, served, tmp_path) as (fake, engine):
+        fake.behaviour.mangle = change
         with pytest.raises(EngineError, match=rf"(?s)engine {kind} at .*, step 7, example e\d, "
                                               rf"completion \d: .*{problem}"):
             sample(engine, served, seeds)
@@ -280,10 +262,7 @@ def test_a_wrong_answer_stops_the_batch(kind, change, problem, served, seeds, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_that_is_resized_there_is_noticed(kind, served, seeds, tmp_path):
-    behaviour = Behaviour()
-    with running(kind, served.folder, behaviour) as fake:
-        engine = served.connect(kind, fake.url, tmp_path)
-        engine.load(served.params(), 1)
-        behaviour.extra_pixels = 64
+    with loaded(kind, served, tmp_path) as (fake, engine):
+        fake.behaviour.extra_pixels = 64
         with pytest.raises(EngineError, match="the engine saw another prompt: .*max_pixels"):
             sample(engine, served, seeds)

@@ -224,7 +224,7 @@ def test_another_policy_or_model_or_file_is_refused(folder, tmp_path):
     judge([folder], RedGuard(), out=out)
     before = out.read_bytes()
     guard = RedGuard()
-    with pytest.raises(OutputMismatch, match="model_hash: m1 there, m2 now"):
+    with pytest.raises(OutputMismatch, match="model_hash 'm1' there, 'm2' now"):
         judge_pictures([folder], POLICY, guard, model_hash="m2", out=out)
     edited = Policy("no-red", "2", "No red", (Rule("R1", wordings=("no pink",)),))
     with pytest.raises(OutputMismatch, match="policy_version, policy_hash, policy_text_hash"):

@@ -17,7 +17,13 @@ from guardjax.types import PolicyExample
 
 
 class GuardjaxLmms(lmms):
-    """Greedy answers, as long as `Batcher.answer_limit`, to prompts with a picture or none."""
+    """Greedy answers, as long as `Batcher.answer_limit`, to prompts with a picture or none.
+
+    lmms-eval's interface has two abstract methods more, `loglikelihood` and
+    `generate_until_multi_round`. A guard has no answers to give there: it is asked once, and gives
+    a verdict of its own. They raise `NotImplementedError`, as lmms-eval's own models do with what
+    they do not offer, so that a task which needs them stops and no made-up number is scored.
+    """
 
     is_simple = True
 
@@ -56,11 +62,19 @@ class GuardjaxLmms(lmms):
         return texts
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Not offered: tasks that compare given answers by likelihood are refused."""
+        """Not offered: tasks that compare given answers by likelihood are refused.
+
+        Raises:
+          NotImplementedError: always.
+        """
         raise NotImplementedError("guardjax answers (generate_until); it scores no given answers")
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        """Not offered: a guard is asked once."""
+        """Not offered: a guard is asked once.
+
+        Raises:
+          NotImplementedError: always.
+        """
         raise NotImplementedError("guardjax answers one round; choose a task of one round")
 
     def _doc(self, request: Instance) -> Mapping[str, Any]:
