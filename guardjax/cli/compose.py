@@ -193,7 +193,7 @@ def make_stage(
     if config.rl.engine != "local":
         make = functools.partial(make, engine=connect_engine(config, model, folder))
     if dataset.format:
-        source = record_batches(config, dataset, model.batcher, batches, seed)
+        source = record_batches(config, dataset, model.batcher, batches, seed, rows)
         return _fitting(make(config, model, source, seed), model)
     if config.kind == "sight":
         source = SightSource(
@@ -204,7 +204,7 @@ def make_stage(
     records = list(builder.load(directory, "train"))
     if config.kind == "bp_adapt":
         pairs = MatchedPairs(records, draw, model.batcher, batch=config.batch,
-                             num_batches=batches, seed=seed)
+                             num_batches=batches, seed=seed, rows=rows)
         return _fitting(BPAdaptStage(config, model, pairs, seed), model)
     source = BatchSource(
         records, draw, model.batcher, mixture=config.data,

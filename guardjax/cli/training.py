@@ -169,21 +169,26 @@ def _open_writer(run: RunConfig, folder: pathlib.Path) -> MetricWriter:
 
 
 def _check_alone(run: RunConfig) -> None:
-    """Refuses, over several processes, what makes whole batches in each.
+    """Refuses, over several processes, what one process does by itself.
 
     Raises:
       ConfigError: naming the key.
     """
-    if hosts.num_processes() == 1:
+    number = hosts.num_processes()
+    if number == 1:
         return
-    asked = {"dataset.format": run.dataset.format}
     for index, stage in enumerate(run.stages):
-        asked[f"stages.{index}.policies_per_image"] = stage.policies_per_image > 1
-        asked[f"stages.{index}.feature_cache"] = stage.feature_cache
-        asked[f"stages.{index}.rl.engine"] = stage.rl.engine != "local"
-    for key in (key for key, value in asked.items() if value):
-        raise ConfigError(f"{key}: not over {hosts.num_processes()} processes yet; use one process "
-                          "with all devices, or leave it out")
+        reasons = {}
+        if stage.feature_cache:
+            reasons["feature_cache"] = (
+                "each process would encode the pictures that its own disk lacks, and a tower that "
+                "lies on the mesh runs for all processes or for none")
+        if stage.rl.engine != "local":
+            reasons["rl.engine"] = (
+                "an engine is handed whole weights by one process, and here each has a part")
+        for key, reason in reasons.items():
+            raise ConfigError(f"stages.{index}.{key}: not over {number} processes: {reason}. Use "
+                              "one process with all devices, or leave it out")
 
 
 def _placement(run: RunConfig) -> Placement | None:
