@@ -51,7 +51,7 @@ from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.sft import SFTStage
 from guardjax.train.stages.sight import SightStage
-from guardjax.train.workdir import Claim
+from guardjax.train.workdir import DATASET_ROWS, POLICY_FILE, Claim
 from guardjax.world import builder, catalogue
 
 SCRATCH = "scratch"             # RunConfig.base: random weights and a tokenizer of our own
@@ -92,17 +92,26 @@ def claim_of(run: RunConfig) -> Claim:
       ConfigError: there is no model at `run.base`, or a policy's file is wrong.
     """
     text = to_text(run) + "".join(
-        f"policy file {name}: {seen}\n" for name, seen in _policy_files(run).items())
+        f"{POLICY_FILE} {name}: {seen}\n" for name, seen in _policy_files(run).items())
     if run.dataset.format:
         with key_named("dataset"):
-            text += f"dataset rows: {open_run_dataset(run.dataset).digest}\n"
+            text += f"{DATASET_ROWS}: {open_run_dataset(run.dataset).digest}\n"
     if run.dataset.report:      # opened now, so that nothing is trained that cannot be measured
         with key_named("dataset.report"):
             open_report_dataset(run.dataset)
+    return Claim(text, base_of(run))
+
+
+def base_of(run: RunConfig) -> str:
+    """What tells the model that a run starts from from others.
+
+    Raises:
+      ConfigError: there is no model at `run.base`.
+    """
     if run.base == SCRATCH:     # follows from the config
-        return Claim(text, SCRATCH)
+        return SCRATCH
     with key_named("base"):
-        return Claim(text, weights_hash(model_dir(run.base)))
+        return weights_hash(model_dir(run.base))
 
 
 def _policy_files(run: RunConfig) -> dict[str, str]:

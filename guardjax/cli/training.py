@@ -77,7 +77,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
             f". {', '.join(changed)} has changed since: choose another folder to train with it"
             if changed else ""))
         return folder / "model"
-    start = _start(run, placement, console)
+    start = start_of(run, placement, console)
     stages = _stages(run, start.model, folder)
     for name in changed:
         console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "
@@ -105,7 +105,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
 
 
 @dataclasses.dataclass
-class _Start:
+class Start:
     """What the stages begin with; the bundle is taken out, so that no second name keeps it."""
 
     model: StageModel
@@ -116,8 +116,12 @@ class _Start:
         return bundle
 
 
-def _start(run: RunConfig, placement: Placement | None, console: RunConsole) -> _Start:
-    """The starting model as the run compiles it, its parameters where they will live."""
+def start_of(run: RunConfig, placement: Placement | None, console: RunConsole) -> Start:
+    """The starting model as the run compiles it, its parameters where they will live.
+
+    Raises:
+      ConfigError: a value that does not fit the model or the mesh.
+    """
     with key_named("stages.0"):         # what that stage does not train is read as it keeps it
         four_bits = four_bit_modules(run.stages[0].lora) if run.stages else None
     with key_named("base"):
@@ -136,7 +140,7 @@ def _start(run: RunConfig, placement: Placement | None, console: RunConsole) -> 
     else:
         _check_mesh(run, cfg, placement.mesh)
         params = placement.put(params)
-    return _Start(StageModel(cfg, bind(models, cfg), batcher, placement), Bundle(frozen=params))
+    return Start(StageModel(cfg, bind(models, cfg), batcher, placement), Bundle(frozen=params))
 
 
 def _stages(run: RunConfig, model: StageModel, folder: pathlib.Path) -> list[Any]:
