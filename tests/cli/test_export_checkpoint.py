@@ -39,7 +39,7 @@ def _run(guardjax, tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="module", name="stopped")
 def _stopped(guardjax, tiny_model, tmp_path_factory):
-    """A run that ends at that checkpoint, and measures none."""
+    """A run that ends at that checkpoint."""
     return train(guardjax, tmp_path_factory.mktemp("stopped"), tiny_model, BEST - WHOLE)
 
 
@@ -56,6 +56,7 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_best_is_the_model_of_a_run_that_ends_there(guardjax, run, stopped, tmp_path, capsys):
     loss = [line["loss"] for line in read_metrics(run / "metrics.jsonl")]
     assert sum(loss[2:4]) > max(sum(loss[4:6]), sum(loss[6:8])), "else the fixture is another one"
@@ -108,13 +109,15 @@ def _refusal(guardjax, tmp_path, capsys):
     return refusal
 
 
-def test_a_step_that_is_not_there_is_refused_with_those_that_are(refusal, run, stopped):
+def test_a_step_that_is_not_there_is_refused_with_those_that_are(refusal, run, copied):
     there = "there are 'best' and the steps 2, 4, 6, 8"
     assert f"has no checkpoint '5'; {there}" in refusal(run, "5")
     assert f"has no checkpoint 'newest'; {there}" in refusal(run, "newest")
+    for measured in copied.glob("checkpoints/*/metrics"):
+        shutil.rmtree(measured)
     assert "was measured: the best is that by checkpoint.best_metric, which this run did" in (
-        message := refusal(stopped, "best"))
-    assert "Name a step: 2, 4" in message
+        message := refusal(copied, "best"))
+    assert "Name a step: 2, 4, 6, 8" in message
 
 
 def test_a_folder_without_checkpoints_is_refused(refusal, copied):
@@ -125,12 +128,12 @@ def test_a_folder_without_checkpoints_is_refused(refusal, copied):
         copied / "model")
 
 
-def test_checkpoints_of_another_run_are_refused(refusal, copied, stopped):
-    shutil.rmtree(copied / "checkpoints")
-    shutil.copytree(stopped / "checkpoints", copied / "checkpoints")
+def test_checkpoints_of_another_run_are_refused(refusal, copied):
+    config = copied / "config.txt"
+    config.write_text(config.read_text().replace("stages.1.steps: 6", "stages.1.steps: 7"))
     message = refusal(copied)
-    assert "the checkpoint of step 4 in " in message and "is of another run" in message
-    assert "another stages" in message and "1: lora (sft, 2 steps)" in message
+    assert "the checkpoint of step 8 in " in message and "is of another run" in message
+    assert "-1: lora (sft, 6 steps)" in message and "+1: lora (sft, 7 steps)" in message
 
 
 def test_a_config_that_cannot_be_read_is_refused(refusal, copied):

@@ -26,7 +26,8 @@ def both(tiny_model, folder, tmp_path_factory):
     """`both(name, **run)` trains as one process and as two, and returns the two folders."""
     def train(name, **run):
         file = folder / f"{name}.py"
-        file.write_text(f"def get_config():\n    return {RUN | {'base': str(tiny_model)} | run!r}\n")
+        config = RUN | {"base": str(tiny_model)} | run
+        file.write_text(f"def get_config():\n    return {config!r}\n")
         found = []
         for processes in (1, 2):
             found.append(folder / f"{name}{processes}")
