@@ -52,7 +52,7 @@ from guardjax.train.stages.grpo import GRPOStage
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.sft import SFTStage
 from guardjax.train.stages.sight import SightStage
-from guardjax.train.workdir import Claim
+from guardjax.train.workdir import DATASET_ROWS, POLICY_FILE, Claim
 from guardjax.world import builder, catalogue
 
 SCRATCH = "scratch"             # RunConfig.base: random weights and a tokenizer of our own
@@ -93,17 +93,26 @@ def claim_of(run: RunConfig) -> Claim:
       ConfigError: there is no model at `run.base`, or a policy's file is wrong.
     """
     text = to_text(run) + "".join(
-        f"policy file {name}: {seen}\n" for name, seen in _policy_files(run).items())
+        f"{POLICY_FILE} {name}: {seen}\n" for name, seen in _policy_files(run).items())
     if run.dataset.format:
         with key_named("dataset"):
-            text += f"dataset rows: {open_run_dataset(run.dataset).digest}\n"
+            text += f"{DATASET_ROWS}: {open_run_dataset(run.dataset).digest}\n"
     if run.dataset.report:      # opened now, so that nothing is trained that cannot be measured
         with key_named("dataset.report"):
             open_report_dataset(run.dataset)
+    return Claim(text, base_of(run))
+
+
+def base_of(run: RunConfig) -> str:
+    """What tells the model that a run starts from from others.
+
+    Raises:
+      ConfigError: there is no model at `run.base`.
+    """
     if run.base == SCRATCH:     # follows from the config
-        return Claim(text, SCRATCH)
+        return SCRATCH
     with key_named("base"):
-        return Claim(text, weights_hash(model_dir(run.base)))
+        return weights_hash(model_dir(run.base))
 
 
 def _policy_files(run: RunConfig) -> dict[str, str]:
@@ -213,7 +222,7 @@ def make_stage(
     if config.rl.engine != "local":
         make = functools.partial(make, engine=connect_engine(config, model, folder))
     if dataset.format:
-        source = record_batches(config, dataset, model.batcher, batches, seed)
+        source = record_batches(config, dataset, model.batcher, batches, seed, rows)
         return _fitting(make(config, model, source, seed), model)
     if config.kind == "sight":
         source = SightSource(
@@ -224,7 +233,7 @@ def make_stage(
     records = list(builder.load(directory, "train"))
     if config.kind == "bp_adapt":
         pairs = MatchedPairs(records, draw, model.batcher, batch=config.batch,
-                             num_batches=batches, seed=seed)
+                             num_batches=batches, seed=seed, rows=rows)
         return _fitting(BPAdaptStage(config, model, pairs, seed), model)
     source = BatchSource(
         records, draw, model.batcher, mixture=config.data,

@@ -30,9 +30,10 @@ def open_report_dataset(dataset: DatasetConfig) -> DatasetReader:
 
 def record_batches(
     stage: StageConfig, dataset: DatasetConfig, batcher: Batcher, num_batches: int, seed: int,
+    rows: slice = slice(None),
 ) -> RecordBatches:
     """The batches of one stage. Raises `DatasetError` and `PromptError`; see `RecordBatches`."""
     return RecordBatches(
         open_run_dataset(dataset), batcher, batch=stage.batch, num_batches=num_batches, seed=seed,
         mix=RecordMix(dataset.flips, dataset.exceptions), teach=stage.kind == "sft",
-        think=stage.think)
+        think=stage.think, rows=rows)

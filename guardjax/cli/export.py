@@ -28,9 +28,12 @@ tokenizer, image processor, and a generated model card. The directory appears wh
 _EPILOG = """\
 examples:
   guardjax export runs/grpo_varied/model --out my-guard --dtype bfloat16
+  guardjax export runs/grpo_varied --checkpoint best --out my-guard
   guardjax export Qwen2.5-VL-7B-Instruct --adapter my-lora --out my-guard --license apache-2.0
 
-A run's folder `model` has its own adapters merged already; --adapter takes those of PEFT.
+A run's folder `model` has its own adapters merged already; --adapter takes those of PEFT. With
+--checkpoint a run's folder is named itself, and what is written is what its `model` would be had it
+ended at that step; it may still be running.
 exit status: 0 it is written, 2 the source or an option is wrong.
 """
 
@@ -42,8 +45,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="DIR",
-                        help="model directory, or the shipped 'guard' or 'base'")
+                        help="model directory, or the shipped 'guard' or 'base'; with "
+                             "--checkpoint a run's folder")
     parser.add_argument("--out", required=True, metavar="DIR", help="a new or empty directory")
+    parser.add_argument("--checkpoint", metavar="WHICH",
+                        help="of a run's folder: best (by checkpoint.best_metric), latest or a "
+                             "step's number")
     parser.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT to merge (LoRA)")
     parser.add_argument("--dtype", default="same",
                         choices=("same", "float32", "bfloat16", "float16"),
@@ -67,15 +74,36 @@ def main(args: argparse.Namespace) -> int:
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise FileExistsError(f"{target} exists and is not an empty directory; choose another")
-        model_hash = _write(args, model_dir(args.model), target)
+        model_hash = _export(args, target)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         return fail("export", error)
     print(plain(f"{target}: model {model_hash}"))
     return 0
 
 
-def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path) -> str:
-    """Writes everything next to `target`, then into place; returns the model's hash."""
+def _export(args: argparse.Namespace, target: pathlib.Path) -> str:
+    """Writes the model, or that of the run's checkpoint, to `target`; returns its hash."""
+    if args.checkpoint is None:
+        return _write(args, model_dir(args.model), target)
+    from guardjax.cli.checkpoint_model import write_checkpoint
+    from guardjax.train.saved import CheckpointError
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        source, run = pathlib.Path(folder) / "model", pathlib.Path(args.model)
+        try:
+            step = write_checkpoint(run, args.checkpoint, source)
+        except CheckpointError as error:
+            raise ValueError(str(error)) from error
+        return _write(args, source, target, f"{run.absolute().name}, step {step}")
+
+
+def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path,
+           origin: str = "") -> str:
+    """Writes everything next to `target`, then into place; returns the model's hash.
+
+    `origin` names for the card what the source was made from, where its own name says nothing.
+    """
     # These take seconds to import; a typing error should not.
     import guardjax.models as models
     from guardjax.cli.card_results import CardResultsError, card_results, run_results
@@ -122,7 +150,8 @@ def _write(args: argparse.Namespace, source: pathlib.Path, target: pathlib.Path)
         card = model_card(CardFacts(
             name=target.name, cfg=cfg, dtype=dtype, model_hash=model_hash,
             num_parameters=sum(spec.size for spec in tensor_table(cfg)),
-            source="/".join(named.parts[-2:]) if named.name == "model" else named.name,
+            source=origin or (
+                "/".join(named.parts[-2:]) if named.name == "model" else named.name),
             adapter=merged, base=args.base_model or base, licence=args.license or "",
             results=results, rounded=dtype != stored))
         (staging / "README.md").write_text(card, encoding="utf-8")

@@ -85,7 +85,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
             f". {', '.join(changed)} has changed since: choose another folder to train with it"
             if changed else ""))
         return folder / "model"
-    start = _start(run, placement, console)
+    start = start_of(run, placement, console)
     stages = _stages(run, start.model, folder)
     for name in changed:
         console.line(f"{name} has changed since the last start: the rest is rewarded by it as it "
@@ -113,7 +113,7 @@ def train(run: RunConfig, workdir: str | pathlib.Path, console: RunConsole,
 
 
 @dataclasses.dataclass
-class _Start:
+class Start:
     """What the stages begin with; the bundle is taken out, so that no second name keeps it."""
 
     model: StageModel
@@ -124,8 +124,12 @@ class _Start:
         return bundle
 
 
-def _start(run: RunConfig, placement: Placement | None, console: RunConsole) -> _Start:
-    """The starting model as the run compiles it, its parameters where they will live."""
+def start_of(run: RunConfig, placement: Placement | None, console: RunConsole) -> Start:
+    """The starting model as the run compiles it, its parameters where they will live.
+
+    Raises:
+      ConfigError: a value that does not fit the model or the mesh.
+    """
     with key_named("stages.0"):         # what that stage does not train is read as it keeps it
         four_bits = four_bit_modules(run.stages[0].lora) if run.stages else None
     if four_bits is not None and placement is not None:
@@ -145,7 +149,7 @@ def _start(run: RunConfig, placement: Placement | None, console: RunConsole) -> 
         models.attention_backend(cfg)
     except ValueError as error:     # it names the key itself
         raise ConfigError(str(error)) from error
-    return _Start(StageModel(cfg, bind(models, cfg), batcher, placement), Bundle(frozen=params))
+    return Start(StageModel(cfg, bind(models, cfg), batcher, placement), Bundle(frozen=params))
 
 
 def _stages(run: RunConfig, model: StageModel, folder: pathlib.Path) -> list[Any]:
@@ -178,21 +182,26 @@ def _open_writer(run: RunConfig, folder: pathlib.Path) -> MetricWriter:
 
 
 def _check_alone(run: RunConfig) -> None:
-    """Refuses, over several processes, what makes whole batches in each.
+    """Refuses, over several processes, what one process does by itself.
 
     Raises:
       ConfigError: naming the key.
     """
-    if hosts.num_processes() == 1:
+    number = hosts.num_processes()
+    if number == 1:
         return
-    asked = {"dataset.format": run.dataset.format}
     for index, stage in enumerate(run.stages):
-        asked[f"stages.{index}.policies_per_image"] = stage.policies_per_image > 1
-        asked[f"stages.{index}.feature_cache"] = stage.feature_cache
-        asked[f"stages.{index}.rl.engine"] = stage.rl.engine != "local"
-    for key in (key for key, value in asked.items() if value):
-        raise ConfigError(f"{key}: not over {hosts.num_processes()} processes yet; use one process "
-                          "with all devices, or leave it out")
+        reasons = {}
+        if stage.feature_cache:
+            reasons["feature_cache"] = (
+                "each process would encode the pictures that its own disk lacks, and a tower that "
+                "lies on the mesh runs for all processes or for none")
+        if stage.rl.engine != "local":
+            reasons["rl.engine"] = (
+                "an engine is handed whole weights by one process, and here each has a part")
+        for key, reason in reasons.items():
+            raise ConfigError(f"stages.{index}.{key}: not over {number} processes: {reason}. Use "
+                              "one process with all devices, or leave it out")
 
 
 def _placement(run: RunConfig) -> Placement | None:

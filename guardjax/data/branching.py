@@ -14,14 +14,14 @@ import numpy as np
 from guardjax.data.batching import Batcher, EncodedPrompt
 from guardjax.data.prompts import PromptError
 from guardjax.layout import bucket
-from guardjax.types import PolicyExample, PromptBatch
+from guardjax.types import PolicyExample, PromptBatch, Segment
 
 # A part of a prompt is shorter than a whole one.
 PART_BUCKETS = (16, 32)
 
 
-def branch_prompts(batcher: Batcher, examples: Sequence[PolicyExample], branches: int, *,
-                   begun: Sequence[int] = ()) -> PromptBatch:
+def branch_prompts(batcher: Batcher, examples: Sequence[PolicyExample], branches: int,
+                   rows: slice = slice(None), *, begun: Sequence[int] = ()) -> PromptBatch:
     """B prompts, `branches` at a time from one trunk.
 
     Args:
@@ -29,35 +29,40 @@ def branch_prompts(batcher: Batcher, examples: Sequence[PolicyExample], branches
       examples: B; each run of `branches` of them has one picture, or with `policy_first` one
         policy.
       branches: M.
+      rows: of the B prompts, those whose arrays are made, with whole trunks; see
+        `Batcher.prompts`.
       begun: ids that every answer is made to begin with.
 
     Raises:
       PromptError: a prompt that is too long, or prompts of one trunk that begin differently.
-      ValueError: B does not divide by M.
+      ValueError: B does not divide by M, or `rows` cut a trunk's prompts apart.
     """
     if branches < 1 or len(examples) % branches:
         raise ValueError(f"{len(examples)} prompts do not divide into trunks of {branches}")
-    encoded = batcher.encode(examples, begun)
-    rows = [encoded[start:start + branches] for start in range(0, len(encoded), branches)]
-    for row in rows:
-        _check_alike(row)
+    own = rows.indices(len(examples))[:2]
+    if any(end % branches for end in own):
+        raise ValueError(f"rows {own[0]} to {own[1]} cut apart prompts of one trunk, which has "
+                         f"{branches}")
+    encoded = batcher.encode(examples, begun, rows)
+    trees = [encoded[start:start + branches] for start in range(0, len(encoded), branches)]
+    here = slice(*(end // branches for end in own))
+    for tree in trees:
+        _check_alike(tree)
     # A picture is the trunk's, or each branch has its own.
-    shared = all((row[0].features[:row[0].trunk] >= 0).any() or row[0].patches is None
-                 for row in rows)
-    vision = batcher.pack([row[0] for row in rows] if shared else encoded)
+    shared = all((tree[0].features[:tree[0].trunk] >= 0).any() or not tree[0].vision.grids
+                 for tree in trees)
+    vision = (batcher.pack([tree[0] for tree in trees], here) if shared
+              else batcher.pack(encoded, rows))
+    lead = (len(trees[here]), branches)
     if vision is not None and not shared:
-        vision = jax.tree.map(lambda leaf: leaf.reshape(len(rows), branches, *leaf.shape[1:]),
-                              vision)
+        vision = jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), vision)
         slots = vision.frame.shape[-1] // batcher.patches.merge_size**2
-        rows = [[_moved(prompt, m * slots) for m, prompt in enumerate(row)] for row in rows]
-    trunks = [_cut(row[0], slice(row[0].trunk)) for row in rows]
-    ends = [_cut(prompt, slice(prompt.trunk, None)) for row in rows for prompt in row]
-    sizes = part_buckets(batcher)
-    trunk, end = (batcher.pad(parts, bucket(max(len(part.ids) for part in parts), sizes))
-                  for parts in (trunks, ends))
-    lead = (len(rows), branches)
+        trees = [[_moved(prompt, m * slots) for m, prompt in enumerate(tree)] for tree in trees]
+    trunk = _padded(batcher, [_cut(tree[0], slice(tree[0].trunk)) for tree in trees], here)
+    end = _padded(batcher, [_cut(prompt, slice(prompt.trunk, None))
+                            for tree in trees for prompt in tree], rows)
     end = jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), end)
-    next_pos = np.array([prompt.next_pos for prompt in encoded], np.int32).reshape(lead)
+    next_pos = np.array([prompt.next_pos for prompt in encoded[rows]], np.int32).reshape(lead)
     return PromptBatch(end, next_pos, vision, trunk)
 
 
@@ -66,13 +71,19 @@ def part_buckets(batcher: Batcher) -> tuple[int, ...]:
     return (*PART_BUCKETS, *batcher.prompt_buckets)
 
 
-def _check_alike(row: Sequence[EncodedPrompt]) -> None:
-    first = row[0]
-    for prompt in row[1:]:
+def _padded(batcher: Batcher, parts: Sequence[EncodedPrompt], rows: slice) -> Segment:
+    """Of all parts, the segment of `rows`: as long as the longest of all, with the same leaves."""
+    length = bucket(max(len(part.ids) for part in parts), part_buckets(batcher))
+    return batcher.pad(parts[rows], length, any((part.features >= 0).any() for part in parts))
+
+
+def _check_alike(tree: Sequence[EncodedPrompt]) -> None:
+    first = tree[0]
+    for prompt in tree[1:]:
         alike = prompt.trunk == first.trunk and np.array_equal(
             prompt.ids[:prompt.trunk], first.ids[:first.trunk])
         # A picture in the trunk must be one and the same, not only as large.
-        if alike and (first.features[:first.trunk] >= 0).any():
+        if alike and first.patches is not None and (first.features[:first.trunk] >= 0).any():
             alike = prompt.patches is first.patches or np.array_equal(
                 prompt.patches, first.patches)
         if not alike:

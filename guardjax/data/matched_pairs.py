@@ -27,8 +27,8 @@ class MatchedPairs:
     """
 
     def __init__(self, records: Sequence[WorldRecord], draw_policy: DrawPolicy, batcher: Batcher,
-                 *, batch: int, num_batches: int, seed: int) -> None:
-        """`batch` counts prompts and must be even.
+                 *, batch: int, num_batches: int, seed: int, rows: slice = slice(None)) -> None:
+        """`batch` counts prompts and must be even. `rows` as in `BatchSource`.
 
         Raises:
           SourceError: it is odd.
@@ -37,7 +37,7 @@ class MatchedPairs:
             raise SourceError(f"batch={batch} is odd; matched prompts come in pairs, give an even "
                               "one")
         self._records, self._draw, self._batcher = records, draw_policy, batcher
-        self._batch, self._num, self._seed = batch, num_batches, seed
+        self._batch, self._num, self._seed, self._rows = batch, num_batches, seed, rows
 
     def __len__(self) -> int:
         return self._num
@@ -49,9 +49,9 @@ class MatchedPairs:
         """
         rng = np.random.default_rng((self._seed, int(index)))
         examples = tuple(example for _ in range(self._batch // 2) for example in self._pair(rng))
-        tokens, length = self._batcher.answers([[e.answer] for e in examples],
+        tokens, length = self._batcher.answers([[e.answer] for e in examples], self._rows,
                                                ids=[e.example_id for e in examples])
-        return Batch(examples, self._batcher.prompts(examples), tokens, length)
+        return Batch(examples, self._batcher.prompts(examples, self._rows), tokens, length)
 
     def _pair(self, rng: np.random.Generator) -> tuple[PolicyExample, PolicyExample]:
         for _ in range(_PICTURES):

@@ -108,7 +108,7 @@ class BatchSource:
         "judge" have M policies for each picture, from which their prompts branch.
 
         `house` is the policy that examples of kind "habit" are judged by. `rows` are those of each
-        batch whose arrays are made, see `Batch`; all of them where prompts branch.
+        batch whose arrays are made, see `Batch`: of whole pictures where prompts branch.
         """
         if batch % 2:
             raise SourceError(
@@ -134,7 +134,7 @@ class BatchSource:
             examples += self._two_under_many(rng) if branch else self._two(kind, rng)
         tokens, length = self._batcher.answers([[e.answer] for e in examples], self._rows,
                                                ids=[e.example_id for e in examples])
-        prompts = (branch_prompts(self._batcher, examples, self._many) if branch else
+        prompts = (branch_prompts(self._batcher, examples, self._many, self._rows) if branch else
                    self._batcher.prompts(examples, self._rows))
         return Batch(tuple(examples), prompts, tokens, length)
 

@@ -20,16 +20,17 @@ def check_stage_batch(stage: StageConfig, num_key_heads: int, mesh: Mesh) -> Non
     Raises:
       ValueError: one does not; names the batches and the meshes that would.
     """
-    rl = stage.rl
+    rl, many = stage.rl, stage.policies_per_image
     parts = rl.minibatches * rl.micro_batches
+    size = stage.batch // parts // many     # prompts of one picture are never split, either
     try:
-        check_batch(stage.batch // parts, mesh)
+        check_batch(size, mesh)
     except ValueError as error:
-        cut = "" if parts == 1 else (
-            f" ({stage.batch} prompts in rl.minibatches={rl.minibatches} * rl.micro_batches="
-            f"{rl.micro_batches} parts; fewer parts are larger)")
-        raise ValueError(f"{error}{cut}; {_advice(stage.batch // parts, num_key_heads, mesh.size)}"
-                         ) from None
+        cuts = [f"in rl.minibatches={rl.minibatches} * rl.micro_batches={rl.micro_batches} parts; "
+                "fewer parts are larger"] * (parts > 1)
+        cuts += [f"as pictures under policies_per_image={many}, which stay whole"] * (many > 1)
+        cut = f" ({stage.batch} prompts {', '.join(cuts)})" if cuts else ""
+        raise ValueError(f"{error}{cut}; {_advice(size, num_key_heads, mesh.size)}") from None
 
 
 def _advice(batch: int, num_key_heads: int, num_devices: int) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -21,32 +20,24 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from guardjax.models.linear import ordinary_shapes
 from guardjax.train import hosts
 from guardjax.train.best import BestMetric, preservation, rank
 from guardjax.train.config import CheckpointConfig
 from guardjax.train.disk import DiskFullError, is_full_disk
-from guardjax.train.identity import Identity, difference, layout
+from guardjax.train.identity import Identity, layout
 from guardjax.train.position import one_position
 from guardjax.train.save_under_way import SaveUnderWay, remove_written, unlogged
+from guardjax.train.saved import (
+    FORMAT,
+    CheckpointError,
+    Saved,
+    abstract,
+    check_belongs,
+    is_whole,
+    load_stage_start,
+    read_saved,
+)
 from guardjax.train.state import Bundle, Clock, Params
-
-FORMAT = 3
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, or does not fit what it is restored into."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Saved:
-    """What a checkpoint says of itself, readable before any array is."""
-
-    clock: Clock
-    writer: Mapping[str, Any]       # `MetricWriter.state()`
-    extra: Mapping[str, Any]        # `Bundle.extra`
-    identity: Identity              # what it belongs to, with the arrays of its state
-    time: Mapping[str, Any]         # `TimeLedger.state()`
 
 
 def holds_state(workdir: pathlib.Path) -> bool:
@@ -155,14 +146,7 @@ class Checkpointer:
         """
         if self.latest is None:
             return None
-        path = self._steps / str(self.latest) / "meta" / "data.json"
-        meta = json.loads(path.read_text("utf-8"))
-        if meta.get("format") != FORMAT:
-            raise CheckpointError(f"{path.parent.parent} has checkpoint format "
-                                  f"{meta.get('format')!r}; this version reads {FORMAT}")
-        self._check(meta["identity"], self._identity)
-        return Saved(clock=Clock(**meta["clock"]), writer=meta["writer"], extra=meta["extra"],
-                     identity=meta["identity"], time=meta["time"])
+        return read_saved(self._steps / str(self.latest), self._identity)
 
     def restore(self, like: Bundle) -> Bundle:
         """Returns `like` with state, clock and `extra` of the newest complete checkpoint.
@@ -177,8 +161,9 @@ class Checkpointer:
         saved = self.peek()
         if saved is None:
             raise CheckpointError(f"no complete checkpoint in {self._steps}")
-        self._check(saved.identity, {"arrays": layout(like.state)})
-        wanted: dict[str, Any] = {"state": jax.tree.map(_abstract, like.state)}
+        check_belongs(self._steps / str(self.latest), saved.identity,
+                      {"arrays": layout(like.state)})
+        wanted: dict[str, Any] = {"state": jax.tree.map(abstract, like.state)}
         if like.data_iterator is not None:
             wanted["data"] = _stateful(like.data_iterator)
         found = self._orbax.load_checkpointables(self.latest, wanted)
@@ -200,25 +185,8 @@ class Checkpointer:
         return path
 
     def load_stage_start(self, stage: int, like: Params) -> Params:
-        """Returns what `save_stage_start` kept for the stage, in the shardings of `like`.
-
-        What is kept are ordinary weights, also where `like` has kernels in four bits.
-
-        The first stage starts from the run's base, which is not kept: `like` is returned.
-
-        Raises:
-          CheckpointError: if it is missing or of another shape.
-        """
-        if stage == 0:
-            return like
-        path = self._workdir / "params" / str(stage)
-        if not path.is_dir():
-            raise CheckpointError(f"{path} is missing: a checkpoint is of stage {stage}, which "
-                                  "cannot be resumed without the parameters it started from")
-        try:
-            return ocp.load(path, jax.tree.map(_abstract, ordinary_shapes(like)))
-        except ValueError as error:
-            raise CheckpointError(f"{path} does not fit this model: {error}") from error
+        """Returns what `save_stage_start` kept for the stage; see `saved.load_stage_start`."""
+        return load_stage_start(self._workdir, stage, like)
 
     def dump(self, bundle: Bundle) -> pathlib.Path:
         """Saves the state aside, where no restart takes it up by itself; returns its folder."""
@@ -245,11 +213,11 @@ class Checkpointer:
         """
         found = []
         for path in sorted(self._steps.iterdir()) if self._steps.is_dir() else ():
-            whole = (path / "meta" / "data.json").is_file() and (path / "state").is_dir()
-            if path.name.isdigit() and not whole and hosts.is_first():
+            if is_whole(path):
+                continue
+            found.append(path.name)
+            if path.name.isdigit() and hosts.is_first():
                 path.rename(path.with_name(path.name + ".incomplete"))
-            if not whole or not path.name.isdigit():
-                found.append(path.name)
         hosts.together(lambda: None)    # nobody opens the folder before it is in order
         return found
 
@@ -274,16 +242,6 @@ class Checkpointer:
             raise DiskFullError(
                 f"the disk of {self._workdir} is full: could not write the {what}; {kept}. Free "
                 "some space and start again: the run goes on from there.") from error
-
-    def _check(self, saved: Identity, now: Identity) -> None:
-        if found := difference(saved, now):
-            raise CheckpointError(
-                f"the checkpoint of step {self.latest} in {self._steps} is of another run; choose "
-                f"another folder, or mend what differs:\n{found}")
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
 
 
 def _stateful(iterator: Any) -> Any:

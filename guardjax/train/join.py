@@ -1,7 +1,8 @@
 """How a process joins the others of its run, and leaves them.
 
 All of it is `jax.distributed`. Three ways in: addresses given by hand; `auto`, where JAX asks the
-cluster (Cloud TPU slices, GKE, Slurm, Open MPI, Kubernetes jobs); and none, for one process.
+cluster (Cloud TPU slices, GKE, Slurm, Open MPI, Kubernetes jobs); and none, for one process. Before
+JAX waits for them, a roll call says who is missing, if anybody is.
 
 A process that dies is missed by its heartbeat: within `HEARTBEAT_SECONDS` and a few more the others
 are ended by JAX with a line that names it, wherever they wait.
@@ -16,7 +17,8 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
-from guardjax.train.roll_call import roll_call
+from guardjax.train.cluster import Processes, find_cluster
+from guardjax.train.roll_call import RollCallError, roll_call
 
 HEARTBEAT_SECONDS = 30
 _LEAVE_SECONDS = 20     # for the others to leave, too
@@ -67,9 +69,10 @@ def joined(join: Join) -> Iterator[None]:
     went wrong in it, since JAX may end a process whose peers are gone.
 
     Raises:
-      JoinError: `auto` where JAX finds no cluster; or nothing was said, and the environment is
-        that of one of several processes.
+      JoinError: `auto` where JAX finds no cluster, or one that does not say enough; or nothing was
+        said, and the environment is that of one of several processes.
       RollCallError: processes are missing, or disagree on their numbers.
+      OSError: process 0 cannot listen on its port.
     """
     if join.coordinator is None and join.distributed != "auto":
         if join.distributed is None:
@@ -80,14 +83,21 @@ def joined(join: Join) -> Iterator[None]:
     options = {"initialization_timeout": join.seconds,
                "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
                "shutdown_timeout_seconds": _LEAVE_SECONDS}
-    if join.coordinator is None:
-        _detect(options)
-    else:
-        if join.num_processes > 1:
-            roll_call(join.coordinator, join.num_processes, join.process_id, join.seconds)
-        jax.distributed.initialize(
-            join.coordinator, join.num_processes, join.process_id,
-            cluster_detection_method="deactivate", **options)
+    found = (_found(join.seconds) if join.coordinator is None else
+             Processes(join.coordinator, join.num_processes, join.process_id))
+    try:
+        if found.num_processes > 1:
+            roll_call(found.address, found.num_processes, found.process_id, join.seconds)
+    except RollCallError as error:
+        if join.coordinator is not None:
+            raise
+        raise RollCallError(
+            f"--distributed auto found {found.num_processes} processes, of which this is number "
+            f"{found.process_id}, and number 0 at {found.address}: {error}. If that is not what "
+            "was started, give --coordinator, --num-processes and --process-id") from error
+    jax.distributed.initialize(
+        found.address, found.num_processes, found.process_id, found.local_devices,
+        cluster_detection_method="deactivate", **options)
     if jax.default_backend() == "cpu" and jax.process_count() > 1:
         # There only process 0 finds programs in the cache. The others compile, and gloo gives them
         # 30 seconds to come to the first collective.
@@ -106,14 +116,18 @@ def _configure() -> None:
     jax.config.update("jax_enable_preemption_service", False)
 
 
-def _detect(options: Mapping[str, int]) -> None:
+def _found(seconds: int) -> Processes:
+    fix = ("Give --coordinator HOST:PORT, --num-processes and --process-id, or --distributed off "
+           "to train alone")
     try:
-        jax.distributed.initialize(**options)
-    except ValueError as error:
-        raise JoinError(
-            "--distributed auto: JAX finds no cluster here (it knows Cloud TPU, GKE, Slurm, Open "
-            "MPI and Kubernetes jobs). Give --coordinator HOST:PORT, --num-processes and "
-            f"--process-id, or --distributed off to train alone ({error})") from error
+        found = find_cluster(seconds)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise JoinError("--distributed auto: JAX finds a cluster that does not say which processes "
+                        f"there are: {error}. {fix}") from error
+    if found is None:
+        raise JoinError("--distributed auto: JAX finds no cluster here (it knows Cloud TPU, GKE, "
+                        f"Slurm, Open MPI and Kubernetes jobs). {fix}")
+    return found
 
 
 def _check_alone(environment: Mapping[str, str]) -> None:

@@ -20,6 +20,8 @@ BASE_FILE = "base.json"
 # at another place. Padding is masked; a run that met a longer text goes on with larger lengths.
 MAY_DIFFER = ("checkpoint.", "mesh.", "lengths.", "guard.hang_", "log.peak_flops",
               "log.tensorboard", "log.wandb_")
+# What a claim's text says below the config, of files that the config names.
+POLICY_FILE, DATASET_ROWS = "policy file", "dataset rows"
 _OF_ENGINE = re.compile(r"stages\.\d+\.rl\.engine_")
 
 
@@ -31,7 +33,8 @@ class WorkdirError(RuntimeError):
 class Claim:
     """What a run's folder belongs to."""
 
-    config_text: str                # the resolved config, `config.to_text(run)`
+    config_text: str                # the resolved config, `config.to_text(run)`, and what the
+                                    # files are that it names
     base: str                       # what tells the starting model from others: a weights hash
 
 
@@ -103,6 +106,12 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     """`guardjax.atomic.write_text`, with a full disk explained."""
     with explain_full_disk(path):
         write_text(path, text)
+
+
+def config_lines(text: str) -> str:
+    """Of a claim's text the config alone, for `config.from_text`."""
+    return "".join(line for line in text.splitlines(keepends=True)
+                   if not line.startswith((POLICY_FILE, DATASET_ROWS)))
 
 
 def fixed_lines(text: str, may_differ: Sequence[str] = MAY_DIFFER) -> list[str]:

@@ -99,6 +99,11 @@ def same_run(one, other):
     """Asserts that two folders hold the same run: samples equal, metrics up to rounding."""
     assert texts(one) == texts(other)
     assert read_metrics(one / "samples.jsonl") == read_metrics(other / "samples.jsonl")
+    same_metrics(one, other)
+
+
+def same_metrics(one, other):
+    """Asserts that two folders hold the same metrics up to rounding."""
     lines = [read_metrics(each / "metrics.jsonl") for each in (one, other)]
     assert [list(line) for line in lines[0]] == [list(line) for line in lines[1]]
     for line, expected in zip(*lines, strict=True):

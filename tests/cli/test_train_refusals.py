@@ -2,9 +2,10 @@
 
 import pytest
 
-from guardjax.cli import compose
+from guardjax.cli import compose, training
 from guardjax.eval.guard import weights_hash
-from guardjax.train import loggers
+from guardjax.train import hosts, loggers
+from guardjax.train.config import ConfigError
 from guardjax.train.workdir import claim_workdir
 
 
@@ -102,3 +103,26 @@ def test_a_policy_longer_than_the_context_is_refused_and_the_folder_stays_free(
     assert status == 2 and "the limit is 512" in message and "Nothing is truncated" in message
     assert "shorten the policy, or train with lengths.prompt=128,512,768,1024" in message
     assert not (tmp_path / "run" / "config.txt").exists()
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"feature_cache": True, "freeze": ("visual",)},
+     "stages.0.feature_cache: not over 2 processes: each process would encode the pictures"),
+    ({"rl": {"engine": "vllm", "engine_url": "http://localhost:1", "correction": "token"}},
+     "stages.0.rl.engine: not over 2 processes: an engine is handed whole weights by one"),
+])
+def test_what_one_process_does_by_itself_is_refused_over_several(change, message, monkeypatch):
+    run = compose.resolve({"name": "run", "stages": [{"kind": "grpo", "steps": 1} | change]})
+    training._check_alone(run)
+    monkeypatch.setattr(hosts, "num_processes", lambda: 2)
+    with pytest.raises(ConfigError, match=message):
+        training._check_alone(run)
+
+
+def test_data_sets_and_many_policies_are_for_several_processes_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(hosts, "num_processes", lambda: 2)
+    stage = {"kind": "grpo", "steps": 1}
+    training._check_alone(compose.resolve(
+        {"name": "run", "stages": [stage], "dataset": {"format": "own", "dir": str(tmp_path)}}))
+    training._check_alone(compose.resolve(
+        {"name": "run", "stages": [stage | {"policies_per_image": 2}]}))

@@ -1,5 +1,6 @@
 """A batch that a mesh does not divide is refused, and the mesh that it fits is named."""
 
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -45,6 +46,9 @@ def test_the_split_is_the_best_of_all(batch, heads, devices):
                             "mesh.tensor=2"),
     (grpo(32, micro_batches=4), Shape(1, 16), r"32 prompts in rl.minibatches=1 \* "
                                               "rl.micro_batches=4 parts; fewer"),
+    # Prompts of one picture stay together: 16 of them are 4 pictures.
+    (dataclasses.replace(grpo(16), policies_per_image=4), Shape(1, 8),
+     "a batch of 4 does not split .*16 prompts as pictures under policies_per_image=4, which stay"),
 ])
 def test_a_mesh_that_does_not_divide_the_batch_is_refused(stage, mesh, message):
     with pytest.raises(ValueError, match=message):
@@ -55,6 +59,7 @@ def test_batches_that_split_pass():
     check_stage_batch(grpo(16), 4, Shape(1, 16))
     check_stage_batch(grpo(2), 4, Shape(1, 2, 4))
     check_stage_batch(grpo(32, micro_batches=2), 4, Shape(2, 8))
+    check_stage_batch(dataclasses.replace(grpo(16), policies_per_image=4), 4, Shape(1, 4))
 
 
 def test_training_on_eight_devices_refuses_the_papers_batch(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from guardjax.train import hosts, join, sharding
+from guardjax.train.cluster import Processes, find_cluster
 from guardjax.train.join import Join, JoinError
 from guardjax.train.roll_call import RollCallError, roll_call
 from tests.train.processes import free_port, run_all
@@ -133,16 +134,78 @@ def test_one_of_several_that_says_nothing_is_refused(environment, monkeypatch):
         assert hosts.num_processes() == 1
 
 
+@pytest.fixture(name="slurm")
+def _slurm(monkeypatch):
+    """`slurm(process)` makes the environment that of one of three; returns process 0's address."""
+    monkeypatch.setattr(join, "_configure", lambda: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("JAX waits"))
+    port = free_port()
+
+    def be(process):
+        for name, value in {
+                "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost,node[1-2]",
+                "SLURM_NTASKS": "3", "SLURM_PROCID": str(process), "SLURM_LOCALID": "0",
+                "JAX_COORDINATOR_PORT": str(port)}.items():
+            monkeypatch.setenv(name, value)
+        return f"localhost:{port}"
+    return be
+
+
+def test_auto_finds_what_jax_itself_would(slurm, monkeypatch):
+    address = slurm(2)
+    assert find_cluster(1) == Processes(address, 3, 2, (0,))
+    monkeypatch.delenv("JAX_COORDINATOR_PORT")
+    assert find_cluster(1).address == f"localhost:{65535 - 2**12 + 1 + 7}"
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "other:1")
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "2,3")
+    assert find_cluster(1) == Processes("other:1", 3, 2, (2, 3))
+
+
+def test_auto_names_the_processes_that_never_come(slurm):
+    address = slurm(0)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        other = pool.submit(lambda: roll_call(address, 3, 2, 30))
+        with (pytest.raises(RollCallError, match=(
+                f"auto found 3 processes, of which this is number 0, and number 0 at {address}: "
+                "process 1 of 3 did not start within 2 s: .*give --coordinator")),
+              join.joined(Join(distributed="auto", seconds=2))):
+            pass
+        with pytest.raises(RollCallError, match="process 1 of 3 did not start within 2 s"):
+            other.result(timeout=60)
+
+
+def test_auto_without_process_0_says_where_it_was_looked_for(slurm):
+    address = slurm(1)
+    with (pytest.raises(RollCallError, match=f"this is number 1.*no answer .* at {address}"),
+          join.joined(Join(distributed="auto", seconds=1))):
+        pass
+
+
+def test_auto_lets_all_that_come_go_to_jax(slurm, monkeypatch):
+    address, given = slurm(0), []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *found, **_: given.append(found))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(roll_call, address, 3, number, 30) for number in (1, 2)]
+        with join.joined(Join(distributed="auto", seconds=30)):
+            assert given == [(address, 3, 0, (0,))]
+        for other in others:
+            other.result(timeout=60)
+
+
 def test_auto_without_a_cluster_says_what_it_knows(monkeypatch):
-    monkeypatch.setattr(jax.distributed, "initialize", fail_as_jax)
     monkeypatch.setattr(join, "_configure", lambda: None)
     with (pytest.raises(JoinError, match="finds no cluster here .*--coordinator"),
           join.joined(Join(distributed="auto"))):
         pass
 
 
-def fail_as_jax(**options):
-    raise ValueError("coordinator_address should be defined.")
+def test_auto_in_a_cluster_that_says_too_little_says_what(slurm, monkeypatch):
+    slurm(0)
+    monkeypatch.setenv("SLURM_NTASKS", "many")
+    with (pytest.raises(JoinError, match="does not say which processes there are: .*'many'.*Give"),
+          join.joined(Join(distributed="auto"))):
+        pass
 
 
 def fake_mesh(processes, **shape):

@@ -1,11 +1,22 @@
 """Configs: strict, explained, canonical."""
 
+import pathlib
 import pickle
 
 import ml_collections
 import pytest
 
-from guardjax.train.config import ConfigError, RunConfig, StageConfig, digest, resolve, to_text
+from guardjax.train.config import (
+    ConfigError,
+    RunConfig,
+    StageConfig,
+    digest,
+    from_text,
+    resolve,
+    to_text,
+)
+
+GOLDEN = sorted((pathlib.Path(__file__).parents[1] / "golden" / "configs").rglob("*.txt"))
 
 
 def minimal(**changes):
@@ -172,3 +183,24 @@ def test_text_is_canonical_and_the_digest_follows_it():
 def test_every_field_is_documented_where_it_stands():
     for cls in (RunConfig, StageConfig):
         assert cls.__doc__ and not cls.__doc__.startswith(cls.__name__ + "(")
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
+def test_a_config_comes_back_from_its_text(file):
+    text = file.read_text()
+    run = from_text(RunConfig, text)
+    assert to_text(run) == text and from_text(RunConfig, to_text(run)) == run
+
+
+def test_a_text_of_fewer_keys_has_defaults_and_an_empty_list_stays_one():
+    assert from_text(RunConfig, 'name: "a"\nstages: []\nseed: 3\n') == RunConfig("a", (), seed=3)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("name", "'name' is not 'key: value'.*no colon"),
+    ("name: a", "'name: a' is not 'key: value' with a value as JSON"),
+    ('name: "a"\nstages: []\nsead: 1', "unknown config key 'sead'. Did you mean 'seed'"),
+    ("stages: []", r"missing config key\(s\): name")])
+def test_a_text_that_is_none_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        from_text(RunConfig, text)

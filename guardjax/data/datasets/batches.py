@@ -43,8 +43,11 @@ class RecordBatches:
     def __init__(
         self, reader: DatasetReader, batcher: Batcher, *, batch: int, num_batches: int, seed: int,
         mix: RecordMix = RecordMix(), teach: bool, think: bool = False,
+        rows: slice = slice(None),
     ) -> None:
         """`teach` gives examples the answers that SFT learns; every row is checked to have one.
+        `rows` are those of each batch whose arrays are made, see `Batch`; pictures are opened for
+        all, since the largest decides the shapes.
 
         Raises:
           DatasetError: a row that cannot be taught, exceptions from rows that have none, or an odd
@@ -56,7 +59,7 @@ class RecordBatches:
             raise DatasetError(f"batch={batch} is odd; prompts come in pairs, give an even one")
         self._reader, self._batcher, self._mix = reader, batcher, mix
         self._batch, self._num, self._seed = batch, num_batches, seed
-        self._teach, self._think = teach, think
+        self._teach, self._think, self._rows = teach, think, rows
         records = reader.records
         if teach:
             batcher.check_answers([answered(record, think=think) for record in records])
@@ -80,9 +83,9 @@ class RecordBatches:
             records += self._two(rng)
         examples = tuple(answered(record, think=self._think) if self._teach
                          else to_example(record) for record in records)
-        tokens, length = self._batcher.answers([[e.answer] for e in examples],
+        tokens, length = self._batcher.answers([[e.answer] for e in examples], self._rows,
                                                ids=[e.example_id for e in examples])
-        return Batch(examples, self._batcher.prompts(examples), tokens, length)
+        return Batch(examples, self._batcher.prompts(examples, self._rows), tokens, length)
 
     def _two(self, rng: np.random.Generator) -> tuple[Record, Record]:
         kind = rng.random()

@@ -17,11 +17,11 @@ from guardjax.train.config.optim import LoraConfig, OptimConfig
 from guardjax.train.config.rl import HingeConfig, RLConfig
 from guardjax.train.config.run import RunConfig, resolve
 from guardjax.train.config.stage import EXAMPLE_KINDS, LABELLED, StageConfig
-from guardjax.train.config.typed import ConfigError, digest, to_text, unknown_name
+from guardjax.train.config.typed import ConfigError, digest, from_text, to_text, unknown_name
 
 __all__ = [
     "EXAMPLE_KINDS", "LABELLED", "CheckpointConfig", "ConfigError", "DatasetConfig", "GuardConfig",
     "HingeConfig", "LengthsConfig", "LogConfig", "LoraConfig", "MemoryConfig", "MeshConfig",
-    "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest", "resolve",
-    "to_text", "unknown_name",
+    "OptimConfig", "RLConfig", "RunConfig", "StageConfig", "WorldConfig", "digest", "from_text",
+    "resolve", "to_text", "unknown_name",
 ]

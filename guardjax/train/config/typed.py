@@ -96,6 +96,38 @@ def to_text(config: Any) -> str:
     return "".join(f"{key}: {value}\n" for key, value in _leaves(config, ""))
 
 
+def from_text(cls: type[T], text: str) -> T:
+    """Returns the config that `to_text` wrote; keys that are not there have their defaults.
+
+    Raises:
+      ConfigError: a line that is none of `to_text`, or as `build`.
+    """
+    tree: dict[str, Any] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(": ")
+        *path, name = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        try:
+            if not colon:
+                raise ValueError("there is no colon")
+            node[name] = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"{line!r} is not 'key: value' with a value as JSON: {error}"
+                              ) from error
+    return build(cls, _listed(tree))
+
+
+def _listed(tree: Any) -> Any:
+    """Mappings whose keys are the numbers from 0 as tuples, at any depth."""
+    if not isinstance(tree, dict):
+        return tree
+    found = {key: _listed(value) for key, value in tree.items()}
+    numbers = [str(i) for i in range(len(found))]
+    return tuple(found.values()) if found and list(found) == numbers else found
+
+
 def digest(config: Any) -> str:
     """Returns 16 hex digits that change whenever `to_text` does."""
     return hashlib.sha256(to_text(config).encode()).hexdigest()[:16]

@@ -104,7 +104,7 @@ class GRPOStage(TrainedStage):
             logged = dynamic.round_metrics(drawn)
         else:
             drawn = [roll(batch, 0)]
-            arrays = self._own(by_trunk(drawn[0].answers(), batch.prompts)) | {
+            arrays = by_trunk(self._own(drawn[0].answers()), batch.prompts) | {
                 "prompts": batch.prompts, "features": drawn[0].features}
             logged = {}
         state, metrics = self._update_all(bundle.state, _frozen(bundle), self._spread(arrays))

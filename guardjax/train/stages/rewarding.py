@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from guardjax.rewards.compose import Composition, Scores
+from guardjax.rewards.named import COUNTERPART_REWARDS
 from guardjax.rewards.reward import NonFiniteRewardError, RewardError
 from guardjax.train import hosts
 from guardjax.train.sharding import Placement
@@ -16,6 +17,9 @@ from guardjax.types import PolicyExample
 def score_rows(reward: Composition, examples: Sequence[PolicyExample], texts: Sequence[str],
                placement: Placement | None, *, seconds: float) -> Scores:
     """Scores of all completions, on every process alike.
+
+    A reward that holds examples against each other is asked for all rows by every process:
+    counterparts may lie anywhere in the batch.
 
     Args:
       examples: n = B * G examples, row b * G + g, equal everywhere.
@@ -27,7 +31,8 @@ def score_rows(reward: Composition, examples: Sequence[PolicyExample], texts: Se
       RewardError: on every process, if the reward failed on any; `NonFiniteRewardError` if it
         gave a number that is NaN or infinite.
     """
-    if placement is None or hosts.num_processes() == 1:
+    around = any(part.reward in COUNTERPART_REWARDS for part in reward.parts)
+    if placement is None or hosts.num_processes() == 1 or around:
         return reward.score(examples, texts, seconds=seconds)
     rows = placement.rows(len(texts))
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from guardjax.data.sight import SightBatch, SightSource
+from guardjax.models.config import ModelConfig
 from guardjax.train.config import StageConfig
 from guardjax.train.stages.model import StageModel
 from guardjax.train.stages.trained import TrainedStage
@@ -65,12 +66,17 @@ def naming_loss(
     return ((closeness * apart - picked) * weights).sum(), weights.sum(), metrics
 
 
+def all_but_tower(cfg: ModelConfig) -> tuple[str, ...]:
+    """The groups of parameters that the stage freezes."""
+    return ("model",) if cfg.tie_word_embeddings else ("model", "lm_head")
+
+
 class SightStage(TrainedStage):
     """Trains `visual` alone; the words stay as they are."""
 
     def __init__(self, config: StageConfig, model: StageModel, source: SightSource, seed: int):
-        others = ("model",) if model.cfg.tie_word_embeddings else ("model", "lm_head")
-        super().__init__(config, source, seed, freeze=others, placement=model.placement)
+        super().__init__(config, source, seed, freeze=all_but_tower(model.cfg),
+                         placement=model.placement)
 
         def loss(trained: Any, frozen: Any, batch: SightBatch, key: jax.Array):
             del key
