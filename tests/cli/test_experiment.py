@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from guardjax.cli import compose, cost, examples, measure, outcome, row_run, rows
+from guardjax.cli import compose, cost, examples, measure, outcome, row_run, rows, training
 from guardjax.cli.main import main
 from guardjax.data.sources import SourceError
 from guardjax.eval.records import load_predictions, predict_row
@@ -75,7 +75,7 @@ def _fakes(cache, monkeypatch):
 
     monkeypatch.setenv("GUARDJAX_CACHE_DIR", str(cache))
     monkeypatch.setattr(measure, "FULL", PLAN)
-    monkeypatch.setattr("guardjax.cli.compose.train", train)
+    monkeypatch.setattr("guardjax.cli.training.train", train)
     monkeypatch.setattr("guardjax.train.compilation.enable_compile_cache", lambda: None)
     monkeypatch.setattr(row_run, "Guard", types.SimpleNamespace(load=lambda path: None))
     monkeypatch.setattr(row_run, "measure", answer)
@@ -205,7 +205,8 @@ def test_the_experiment_from_rows_to_report(tmp_path, fakes, capsys):
     page = (tmp_path / "report.html").read_text()
     for text in ("GRPO, varied policies", "Trained on one level", "What training cost",
                  "always safe", "PSS where something is held out", "Learning curves",
-                 "Edited pairs", "Controls"):
+                 "Edited pairs", "Controls", "Policy by policy",
+                 "Confusion by category: GRPO, varied policies", "Verdicts by category: base"):
         assert text in page
     # Again: nothing is trained, nothing is asked, the same is shown.
     assert main([*words, "--seeds", "0,1", "--only-summarise"]) == 0
@@ -260,14 +261,14 @@ def test_a_base_that_the_rows_did_not_start_from_is_left_out(tmp_path, fakes, ca
     (OSError(28, "No space left on device"), 1, "No space left on device"),
 ])
 def test_what_stops_a_row_is_said(tmp_path, fakes, monkeypatch, capsys, error, status, message):
-    real = compose.train
+    real = training.train
 
     def train(run, folder, console):
         if run.name == "sft_l3":
             raise error
         return real(run, folder, console)
 
-    monkeypatch.setattr(compose, "train", train)
+    monkeypatch.setattr(training, "train", train)
     words = ["experiment", "--out", str(tmp_path), "--rows", "sft_l3,sft_varied", "--seeds", "0"]
     assert main(words) == status
     assert message in " ".join(capsys.readouterr().err.split())
