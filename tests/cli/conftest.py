@@ -8,6 +8,7 @@ import pytest
 
 import guardjax.models as models
 from guardjax.cli import compose, main
+from guardjax.cli.model_folder import save_model
 from guardjax.data.batching import load_batcher
 from guardjax.eval import guard
 from guardjax.rewards.compose import Composition, Part
@@ -65,7 +66,7 @@ def save_tiny(folder, heads, width):
             cfg.text, hidden_size=width, intermediate_size=32, num_hidden_layers=1,
             num_attention_heads=heads, num_key_value_heads=heads, mrope_section=(2, 3, 3)))
     params = models.init_params(cfg, jax.random.key(0))
-    return compose.save_model(cfg, params, load_batcher(base), folder)
+    return save_model(cfg, params, load_batcher(base), folder)
 
 
 @pytest.fixture(scope="session")
