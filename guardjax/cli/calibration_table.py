@@ -24,10 +24,14 @@ def show_calibration(console: Console, predictions: Sequence[Prediction],
                      out: pathlib.Path) -> list[PlainTable]:
     """Writes and prints what P(unsafe) is worth; nothing where no prediction has one.
 
+    Of several variants each has lines of its own, their names before the split's.
+
     Returns:
       The table for a report, or none.
     """
-    found = calibrate(predictions)
+    several = len({row.variant for row in predictions}) > 1
+    found = calibrate(dataclasses.replace(row, split=f"{row.variant}, {row.split}") if several
+                      else row for row in predictions)
     if not found:
         return []
     write_json(out / CALIBRATION_FILE, {"bins": BINS, "splits": [

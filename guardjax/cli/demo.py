@@ -6,7 +6,7 @@ import argparse
 import itertools
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 _DESCRIPTION = """\
@@ -73,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
     main_table = outcome.main_table(results, "Policy world, split test, this run")
     outcome.print_tables(console, (main_table, *_full_tables(full)), names)
     outcome.print_contrasts(console, results)
-    _write_report(out, results, full, predictions, questions, list(models), names)
+    records = measure.test_records(world, "test", measure.SHORT.policies)
+    _write_report(out, results, full, predictions, questions, records)
     examples.judge_examples(console, models["grpo_varied"], out)
     console.print(f"report: {out / 'report.html'}   ({time.monotonic() - started:.0f} s)")
     return 0
@@ -109,14 +110,18 @@ def _full_tables(full: Any) -> list[Any]:
 
 def _write_report(
     out: pathlib.Path, results: Any, full: Any, predictions: Sequence[Any],
-    questions: Sequence[Any], variants: Sequence[str], names: Mapping[str, str],
+    questions: Sequence[Any], records: Sequence[Any],
 ) -> None:
-    from guardjax.cli import outcome
+    from guardjax.cli import outcome, rows
+    from guardjax.cli.world_figures import world_figures
     from guardjax.eval.report import Report, save_report
     from guardjax.eval.tables import CHECKED_IN
 
-    trained = {name: out / name / "metrics.jsonl" for name in variants if name in STEPS}
-    figures = outcome.curve_figures(trained, names)
+    names, hashes = rows.names(), {row.variant: row.model for row in predictions}
+    verdicts, counts = world_figures(predictions, "test", records, compared=list(hashes),
+                                     shown=rows.SHOWN, names=names)
+    figures = [*verdicts, *outcome.curve_figures(
+        {name: out / name / "metrics.jsonl" for name in STEPS}, names)]
     if full and (matrix := outcome.matrix_figure(full, CHECKED_IN)):
         figures.append(matrix)
     table = outcome.main_table(results, "This run")
@@ -124,5 +129,7 @@ def _write_report(
         title="guardjax: guards that follow the policy they are shown",
         subtitle="Short demonstration runs on the policy world; toy numbers, not the paper's.",
         rows=table.rows, variants=table.variants, names=names, tables=_full_tables(full),
-        contrasts=results.contrasts, figures=figures,
-        cases=outcome.gallery_of(predictions, questions, ["base", "grpo_varied"])))
+        contrasts=results.contrasts, figures=figures, plain_tables=counts,
+        cases=outcome.gallery_of(predictions, questions, rows.SHOWN),
+        provenance={"Prompts": f"{len(questions):,} a model",
+                    **{f"Model {names[name]}": model for name, model in hashes.items()}}))

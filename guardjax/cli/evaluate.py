@@ -156,7 +156,8 @@ def _over_world(args: argparse.Namespace) -> int:
     save_results(out / "results.json", results.everything)
     main_table = outcome.main_table(results, f"{args.model} on {args.split}", args.split)
     figures, counts = world_figures(
-        predictions, args.split, measure.test_records(directory, args.split, args.pairs))
+        predictions, args.split, measure.test_records(directory, args.split, args.pairs),
+        compared=[args.model], shown=[args.model])
     further = outcome.further_tables(results, args.split)
     outcome.print_tables(console, (main_table, *further))
     calibration = show_calibration(console, predictions, out)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from guardjax.cli import outcome
+from guardjax.cli.calibration_table import show_calibration
 from guardjax.cli.dataset_answers import all_answers, open_answers
 from guardjax.cli.dataset_gallery import dataset_cases
 from guardjax.data.datasets.batches import check_fits
@@ -75,13 +76,14 @@ def evaluate_dataset(
     save_results(out / "results.json", rows)
     tables = dataset_tables(rows, reader.split)
     outcome.print_tables(console, tables)
+    calibration = show_calibration(console, predictions, out)
     main = tables[0]
     save_report(out / "report.html", Report(
         title=title or f"{reader.schema.title}, {reader.split}",
         subtitle=f"{len(reader):,} rows of {reader.directory}.",
         rows=main.rows, variants=main.variants, columns=main.columns, resampled="over pictures",
         tables=tables[1:],
-        plain_tables=[*confusion_tables(predictions, categories), _counts(reader),
+        plain_tables=[*confusion_tables(predictions, categories), *calibration, _counts(reader),
                       *_left_out(reader)],
         figures=[*pair_figures(predictions, groups), *confusion_figures(predictions, categories),
                  *curve_figures(predictions)],

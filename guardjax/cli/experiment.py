@@ -83,7 +83,8 @@ def main(args: argparse.Namespace) -> int:
         except (SourceError, NonFiniteError, LogpGapError) as error:    # others are none the worse
             failed.append(run)
             fail("experiment", f"{run.row} seed {run.seed} cannot be trained: {error}")
-    if not gather(console, out, args.split, questions, absent):
+    records = measure.test_records(world, args.split, measure.FULL.policies)
+    if not gather(console, out, args.split, questions, records, absent):
         return fail("experiment", f"nothing in {out} is measured on {args.split} yet")
     return 1 if failed else 0
 

@@ -10,24 +10,24 @@ from rich.console import Console
 from guardjax.cli import outcome, rows
 from guardjax.cli.cost import HEAD, load_cost
 from guardjax.cli.row_run import RowRun, found_runs
+from guardjax.cli.world_figures import world_figures
 from guardjax.eval.harness import Question, digest
 from guardjax.eval.records import load_predictions
 from guardjax.eval.report import PlainTable, Report, save_report
 from guardjax.eval.tables import save_results
 from guardjax.train.workdir import kept_base
-
-_SHOWN = ("base", "sft_varied", "grpo_varied")     # whose answers the gallery has
+from guardjax.world.builder import WorldRecord
 
 
 def gather(
     console: Console, out: pathlib.Path, split: str, questions: Sequence[Question],
-    absent: Mapping[str, str],
+    records: Sequence[WorldRecord], absent: Mapping[str, str],
 ) -> bool:
     """Writes `results.json` and `report.html` and prints the tables; False where nothing is there.
 
     A row that was asked other questions than `questions`, and a base that is not what the rows
-    started from, are left out with a line that says so. `absent` (a split and why it is missing)
-    goes into the report.
+    started from, are left out with a line that says so. `records` are the pictures of `split`;
+    `absent` (a split and why it is missing) goes into the report.
     """
     used, predictions = [], []
     runs = found_runs(out)
@@ -52,10 +52,12 @@ def gather(
     further = outcome.further_tables(results, split)
     outcome.print_tables(console, (main, *further), names)
     outcome.print_contrasts(console, results)
-    figures = outcome.curve_figures(_curves(used), names)
+    shown = [row for row in rows.SHOWN if row in results.variants]
+    verdicts, counts = world_figures(predictions, split, records, shown=shown, names=names,
+                                     compared=results.main_variants)
+    figures = [*verdicts, *outcome.curve_figures(_curves(used), names)]
     if matrix := outcome.matrix_figure(results):
         figures.insert(0, matrix)
-    shown = [row for row in _SHOWN if row in results.variants]
     save_report(out / f"report{suffix}.html", Report(
         title="guardjax: guards that follow the policy they are shown",
         subtitle=f"SafeGuard-VL in miniature, split {split} of the policy world; toy numbers, not "
@@ -63,7 +65,7 @@ def gather(
         rows=main.rows, variants=main.variants, columns=main.columns, names=names,
         tables=further, contrasts=results.contrasts, figures=figures,
         cases=outcome.gallery_of(predictions, questions, shown, split),
-        plain_tables=_costs(used, names),
+        plain_tables=[*counts, *_costs(used, names)],
         provenance={"Seeds": _seeds(used), "Prompts": f"{len(questions):,} a model",
                     "Digest of the questions": digest(questions), **absent}))
     console.print(f"report: {out / f'report{suffix}.html'}")

@@ -24,6 +24,8 @@ THINK = ("think_grpo_varied",)
 RIVALS = {"sft_pairs_varied": "SFT on matched pairs, varied policies",
           "bp_adapt_varied": "BP-Adapt (PolicyShiftGuard), varied policies",
           "grpo_pair_varied": "GRPO, pair reward of PolicyShiftGuard, varied policies"}
+# Whose answers a report shows picture by picture.
+SHOWN = (BASE, "sft_varied", "grpo_varied")
 GROUPS = {"main": MAIN, "matrix": MATRIX, "think": THINK, "rivals": tuple(RIVALS),
           "all": tuple(dict.fromkeys((*MAIN, *THINK, *MATRIX)))}
 

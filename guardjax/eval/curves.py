@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from guardjax.eval.figures import COLOURS, FAINT, STYLE, png_bytes
+from guardjax.eval.figures import COLOURS, FAINT, STYLE, png_bytes, short_name
 from guardjax.eval.records import Prediction
 
 BINS = 10
@@ -43,9 +43,10 @@ def score_curves(scores: Mapping[str, Scores]) -> bytes:
         roc, recall, reliability = figure.subplots(1, 3)
         for axis in (roc, reliability):
             axis.plot([0, 100], [0, 100], color=FAINT, linewidth=1.2, linestyle="--")
-        for (name, (gold, p)), colour in zip(scores.items(), _cycle(), strict=False):
+        lines = []
+        for (gold, p), colour in zip(scores.values(), _cycle(), strict=False):
             false, true, _ = roc_curve(gold, p)
-            roc.plot(100 * false, 100 * true, color=colour, label=name)
+            lines += roc.plot(100 * false, 100 * true, color=colour)
             precision, reached, _ = precision_recall_curve(gold, p)
             recall.plot(100 * reached, 100 * precision, color=colour, drawstyle="steps-post")
             share, mean = calibration_curve(gold, p, n_bins=BINS, strategy="uniform")
@@ -54,7 +55,7 @@ def score_curves(scores: Mapping[str, Scores]) -> bytes:
         _label(recall, "Precision and recall", "unsafe flagged (recall)",
                "flagged that are unsafe (precision)")
         _label(reliability, "Reliability", "mean P(unsafe) of a bin", "share that is unsafe")
-        figure.legend(*roc.get_legend_handles_labels(), loc="outside lower center",
+        figure.legend(lines, map(short_name, scores), loc="outside lower center",
                       ncols=min(3, len(scores)))
         return png_bytes(figure)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,15 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "axes.axisbelow": True, "grid.color": FAINT, "grid.linewidth": 0.6, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "legend.frameon": False, "lines.linewidth": 1.8,
+    "text.parse_math": False,       # a name with dollar signs is a name
 }
 _DPI = 160
 _PANELS_A_LINE = 3
+_CSS_AN_INCH = 84   # at which letters of 9 points are as large as a page's notes
+_WIDEST = 12.6      # inches of a line of heat maps
 _UPRIGHT = 7        # letters of a name that fits under a cell of a heat map
+_LETTER = 0.085     # inches of a letter of a title
+_LONGEST = 40       # letters of a name; policies and categories may have any
 
 Series = Sequence[tuple[float, float]]      # (step, value)
 
@@ -97,22 +103,32 @@ def heat_maps(
     panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], *,
     row_title: str = "trained on", column_title: str = "tested on",
 ) -> bytes:
-    """Several heat maps on one scale, side by side: title -> shares `[rows, columns]`."""
+    """Several heat maps on one scale, as many a line as fit: title -> shares `[rows, columns]`."""
     for title, values in panels.items():
         if np.shape(values) != (len(rows), len(columns)):
             raise ValueError(f"heat map {title!r} is {np.shape(values)}, its names say "
                              f"({len(rows)}, {len(columns)})")
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False,
                                 "axes.spines.bottom": False}):
+        rows, columns = [short_name(name) for name in rows], [short_name(name) for name in columns]
         names, heads = max(map(len, rows)), max(map(len, columns))
         long = heads > _UPRIGHT
         cell = max(0.62, 0 if long else 0.095 * heads)
-        # Long names of rows stand beside the first panel only.
-        width = (1.0 + cell * len(columns)) * len(panels) + max(0, 0.075 * (names - _UPRIGHT))
-        height = 1.0 + 0.5 * len(rows) + (0.05 * heads if long else 0)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for i, (axis, (title, values)) in enumerate(zip(axes, panels.items(), strict=True)):
+        # Long names of rows stand beside the first panel of a line only.
+        panel, beside = 1.0 + cell * len(columns), max(0, 0.075 * (names - _UPRIGHT))
+        a_line = min(len(panels), max(1, int((_WIDEST - beside) / panel)))
+        lines = math.ceil(len(panels) / a_line)
+        letters = max(12, int(cell * len(columns) / _LETTER))
+        titles = [textwrap.fill(short_name(title, 2 * _LONGEST), letters) for title in panels]
+        height = (0.84 + 0.16 * max(title.count("\n") + 1 for title in titles)
+                  + 0.5 * len(rows) + (0.05 * heads if long else 0))
+        figure = Figure(figsize=(panel * a_line + beside, height * lines), layout="constrained")
+        axes = figure.subplots(lines, a_line, squeeze=False).ravel()
+        for axis in axes[len(panels):]:
+            axis.set_axis_off()
+        for i, (axis, title, values) in enumerate(zip(axes, titles, panels.values(),
+                                                      strict=False)):
+            first = i % a_line == 0
             shares = 100 * np.asarray(values, float)
             axis.imshow(shares, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
             for (r, c), value in np.ndenumerate(shares):
@@ -120,11 +136,11 @@ def heat_maps(
                           color="white" if value > 55 else INK)
             axis.set_xticks(range(len(columns)), columns, rotation=40 if long else 0,
                             ha="right" if long else "center", rotation_mode="anchor")
-            axis.set_yticks(range(len(rows)), rows if i == 0 or names <= _UPRIGHT else [""] * len(
-                rows))
+            axis.set_yticks(range(len(rows)),
+                            rows if first or names <= _UPRIGHT else [""] * len(rows))
             axis.tick_params(length=0)
             axis.set_xlabel(column_title)
-            if i == 0:
+            if first:
                 axis.set_ylabel(row_title)
             if title:
                 axis.set_title(title)
@@ -176,6 +192,18 @@ def bars(rows: Sequence[ResultRow], *, names: Mapping[str, str] | None = None,
         if title:
             axis.set_title(title)
         return png_bytes(figure)
+
+
+def display_width(png: bytes) -> int:
+    """CSS pixels at which a figure of this module is best read: its own width, as its header has
+    it (PNG specification, 11.2.2), at the size of a page's notes."""
+    return round(int.from_bytes(png[16:20], "big") / _DPI * _CSS_AN_INCH)
+
+
+def short_name(name: str, longest: int = _LONGEST) -> str:
+    """The name on one line, cut where it is long."""
+    name = " ".join(name.split())
+    return name if len(name) <= longest else name[:longest - 1] + "…"
 
 
 def png_bytes(figure: Figure) -> bytes:

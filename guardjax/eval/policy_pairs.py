@@ -26,7 +26,7 @@ class PolicyPairs:
 
 def policy_pairs(rows: Sequence[Prediction], policy_of: Mapping[str, str] | None = None, *,
                  limit: int = 12) -> PolicyPairs:
-    """The pairs of one variant's verdicts on one split.
+    """The pairs of one variant's verdicts on one split; both verdicts of a pair are of one seed.
 
     Args:
       rows: predictions; those that are no verdicts are left out.
@@ -35,14 +35,14 @@ def policy_pairs(rows: Sequence[Prediction], policy_of: Mapping[str, str] | None
     """
     rows = [row for row in rows if row.judged]
     named = [policy_of[row.example_id] if policy_of else row.policy_id for row in rows]
-    policies, images = sorted(set(named)), sorted({row.image_id for row in rows})
+    policies, images = sorted(set(named)), sorted({(row.seed, row.image_id) for row in rows})
     places = {name: i for i, name in enumerate(policies)}
     image_places = {name: i for i, name in enumerate(images)}
-    # [forbidden / allowed, all / right, pictures, policies]
+    # [forbidden / allowed, all / right, pictures of a seed, policies]
     cells = np.zeros((2, 2, len(images), len(policies)))
     for row, name in zip(rows, named, strict=True):
         side = int(row.label == "safe")
-        place = (image_places[row.image_id], places[name])
+        place = (image_places[row.seed, row.image_id], places[name])
         cells[side, 0][place] += 1
         cells[side, 1][place] += row.right
     counts, right = (cells[0, k].T @ cells[1, k] for k in (0, 1))

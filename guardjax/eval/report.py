@@ -106,11 +106,20 @@ def render_report(report: Report) -> str:
 
 
 def save_report(path: str | Path, report: Report) -> None:
-    """Writes the page in one step, and its figures as PNG into `figures` beside it."""
+    """Writes the page in one step, and its figures as PNG into `figures` beside it.
+
+    Those of an earlier page of this name are replaced, whatever they showed.
+    """
     path = Path(path)
+    folder, written = path.parent / FIGURES, set()
     for number, figure in enumerate(report.figures, start=1):
         name = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-")[:60]
-        write_bytes(path.parent / FIGURES / f"{path.stem}-{number:02}-{name}.png", figure.png)
+        written.add(folder / f"{path.stem}-{number:02}-{name}.png")
+        write_bytes(folder / f"{path.stem}-{number:02}-{name}.png", figure.png)
+    numbered = re.compile(re.escape(path.stem) + r"-\d{2,}-[a-z0-9-]*\.png")
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if numbered.fullmatch(file.name) and file not in written:
+            file.unlink()
     write_text(path, render_report(report))
 
 

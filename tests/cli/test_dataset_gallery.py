@@ -103,3 +103,14 @@ def test_figures_are_files_beside_the_page(tmp_path):
     names = sorted(path.name for path in (tmp_path / FIGURES).iterdir())
     assert names == ["report-01-policy-by-policy-runs-a.png", "report-02-curves.png"]
     assert all((tmp_path / FIGURES / name).read_bytes() == png for name in names)
+
+
+def test_figures_of_an_earlier_page_are_put_away_and_of_another_kept(tmp_path):
+    png = b"\x89PNG made up"
+    first = Report(title="t", figures=[ReportFigure(name, png) for name in ("A", "B")])
+    for name in ("report", "report_dev"):
+        save_report(tmp_path / f"{name}.html", first)
+    (tmp_path / FIGURES / "report-mine.png").write_bytes(png)
+    save_report(tmp_path / "report.html", Report(title="t", figures=[ReportFigure("C", png)]))
+    assert sorted(path.name for path in (tmp_path / FIGURES).iterdir()) == [
+        "report-01-c.png", "report-mine.png", "report_dev-01-a.png", "report_dev-02-b.png"]

@@ -1,5 +1,6 @@
 """`guardjax eval` and `guardjax demo` from end to end, on a tiny model and a tiny world."""
 
+import base64
 import dataclasses
 import json
 
@@ -86,6 +87,15 @@ def test_demo_trains_measures_and_reports(guardjax, tiny_model, tmp_path, monkey
     assert {row["variant"] for row in rows(tmp_path / "out")} == {"base", *demo.STEPS}
     report = (tmp_path / "out/report.html").read_text()
     assert "GRPO, varied policies" in report and (tmp_path / "out/results.json").is_file()
+    for text in ("Policy by policy", "Confusion by category: SFT, varied policies",
+                 "Verdicts by category: base", "Learning curves", "Model GRPO, one policy (L3)"):
+        assert text in report
+    pictures = sorted((tmp_path / "out/figures").iterdir())
+    assert [path.name[10:].removesuffix(".png") for path in pictures] == [
+        "policy-by-policy", "confusion-by-category-base",
+        "confusion-by-category-sft-varied-policies", "confusion-by-category-grpo-varied-policies",
+        "learning-curves"]
+    assert all(base64.b64encode(path.read_bytes()).decode() in report for path in pictures)
     for name in demo.STEPS:
         assert (tmp_path / "out" / name / "model" / "model.safetensors").is_file()
 

@@ -219,7 +219,8 @@ def test_the_experiment_from_rows_to_report(tmp_path, fakes, capsys):
     page = (tmp_path / "report.html").read_text()
     for text in ("GRPO, varied policies", "Trained on one level", "What training cost",
                  "always safe", "PSS where something is held out", "Learning curves",
-                 "Edited pairs", "Controls"):
+                 "Edited pairs", "Controls", "Policy by policy",
+                 "Confusion by category: GRPO, varied policies", "Verdicts by category: base"):
         assert text in page
     # Again: nothing is trained, nothing is asked, the same is shown.
     assert main([*words, "--seeds", "0,1", "--only-summarise"]) == 0

@@ -4,8 +4,11 @@ import json
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from guardjax.cli.calibration_table import show_calibration
 from guardjax.data.batching import TEMPLATE_FILE, load_batcher
+from guardjax.eval.records import Prediction
 
 from .conftest import STAGE, write_config
 from .test_eval_and_demo import POLICY, rows
@@ -71,3 +74,30 @@ def test_eval_by_probability_is_calibrated(guardjax, tiny_model, place, capsys):
     assert split["split"] == "test" and split["n"] == 4
     assert "P(unsafe)" in capsys.readouterr().out
     assert "TPR at FPR 1%" in (place / "eval" / "report.html").read_text()
+
+
+def test_a_data_set_scored_by_probability_has_curves_and_calibration(guardjax, tiny_model, place):
+    (place / "own").mkdir()
+    for name in ("a.png", "b.png"):
+        (place / name).rename(place / "own" / name)
+    (place / "own" / "images.csv").write_text("image,label\na.png,safe\nb.png,unsafe\n")
+    status = guardjax("eval", "--model", tiny_model, "--dataset", "own", "--dir", place / "own",
+                      "--policies", place / "policy.yaml", "--split", "all", "--scoring",
+                      "probability", "--out", place / "eval")
+    assert status == 0
+    split, = json.loads((place / "eval" / "calibration.json").read_text())["splits"]
+    assert (split["split"], split["n"]) == ("all", 2) and split["auroc"] in (0, 0.5, 1)
+    page = (place / "eval" / "report.html").read_text()
+    assert "TPR at FPR 1%" in page and "P(unsafe) as a score" in page
+
+
+def test_every_variant_is_calibrated_by_itself(tmp_path):
+    rows = [Prediction(model="m", variant=variant, seed=0, split="test", example_id=str(i),
+                       kind="judge", image_id=str(i), label=("safe", "unsafe")[i % 2],
+                       outcome="safe", p_unsafe=(i % 2 == right) * 0.5 + 0.01 * i)
+            for variant, right in (("good", 1), ("bad", 0)) for i in range(10)]
+    table, = show_calibration(Console(quiet=True), rows, tmp_path)
+    assert [line[:3] for line in table.lines] == [
+        ("good, test", "10", "1.000"), ("bad, test", "10", "0.000")]
+    alone, = show_calibration(Console(quiet=True), rows[:10], tmp_path)
+    assert [line[0] for line in alone.lines] == ["test"]

@@ -5,12 +5,14 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from guardjax.eval.cells import tabulate_runs
 from guardjax.eval.confusion import confusion_by_category, row_shares
 from guardjax.eval.curves import drawable, score_curves, scores_of
+from guardjax.eval.figures import display_width, heat_maps
 from guardjax.eval.metrics import METRICS, measure
 from guardjax.eval.policy_pairs import policy_pairs
 from guardjax.eval.records import OUTCOMES, Prediction
@@ -65,6 +67,50 @@ def test_policies_with_most_pairs_are_kept_and_names_can_be_groups():
     assert set(few.policies) == {all_pairs.policies[i] for i in np.argsort(-total)[:3]}
     grouped = policy_pairs(rows, {row.example_id: "ab"[row.policy_id > "p1"] for row in rows})
     assert grouped.policies == ("a", "b") and grouped.counts.sum() == all_pairs.counts.sum()
+
+
+def test_both_verdicts_of_a_pair_are_of_one_seed():
+    runs = [[dataclasses.replace(row, seed=seed) for row in verdicts(seed)] for seed in range(3)]
+    apart, together = [policy_pairs(rows) for rows in runs], policy_pairs(sum(runs, []))
+    counts = sum(found.counts for found in apart)
+    right = sum(np.nan_to_num(found.shares) * found.counts for found in apart)
+    np.testing.assert_array_equal(together.counts, counts)
+    np.testing.assert_allclose(np.nan_to_num(together.shares) * counts, right, atol=1e-9)
+
+
+def test_variants_asked_under_other_policies_have_a_figure_of_their_own():
+    rows = verdicts(5, variant="a") + verdicts(6, variant="b") + verdicts(5, 40, 3, variant="c")
+    first, second = pair_figures(rows)
+    assert "a panel" in first.caption and " to " in first.caption
+    assert "a panel" not in second.caption
+
+
+def shape(png):
+    return np.array(Image.open(io.BytesIO(png)).size)
+
+
+def test_heat_maps_take_as_many_lines_as_they_need():
+    names, values = ["L1", "L2", "L3", "L4", "L5"], np.eye(5)
+    one, three, four = (shape(heat_maps({str(i): values for i in range(n)}, names, names))
+                        for n in (1, 3, 4))
+    np.testing.assert_allclose(three, one * [3, 1], atol=2)
+    np.testing.assert_allclose(four, one * [3, 2], atol=2)
+    png = heat_maps({"": values}, names, names)
+    assert display_width(png) == round(shape(png)[0] / 160 * 84)
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "a" * 500, "two\nlines", "<script>", "_hidden"])
+def test_any_name_can_be_drawn(name, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Text, "draw", lambda self, *args, real=Text.draw: (
+        drawn.append(self.get_text()), real(self, *args)))
+    width, height = shape(heat_maps({name: np.eye(2)}, [name, "b"], [name, "b"]))
+    shown = " ".join(name.split())
+    shown = shown if len(shown) < 41 else shown[:39] + "…"
+    assert drawn.count(shown) >= 2 and width < 1600 and height < 1600
+    drawn.clear()
+    score_curves({name: scores_of(verdicts(4, p_unsafe=True))})
+    assert shown in drawn, "in the legend"
 
 
 def test_a_guard_of_pictures_alone_has_nothing():
@@ -133,12 +179,16 @@ def test_curves_are_drawn_from_scikit_learns_points(monkeypatch):
 def test_every_variant_has_its_figures():
     rows = verdicts(5, variant="a", p_unsafe=True) + verdicts(5, variant="b", p_unsafe=True)
     category_of = {row.example_id: f"c{row.image_id[-1]}" for row in rows}
-    assert [f.title for f in pair_figures(rows)] == ["Policy by policy: a", "Policy by policy: b"]
-    assert [f.title for f in confusion_figures(rows, category_of)] == [
-        "Confusion by category: a", "Confusion by category: b"]
-    (curves,) = curve_figures(rows)
-    assert f"a {len(rows) // 2}" in curves.caption
-    tables = confusion_tables(rows, category_of)
+    (pairs,) = pair_figures(rows)
+    count = policy_pairs(rows[:len(rows) // 2]).counts.sum()
+    assert pairs.title == "Policy by policy"
+    assert f" {count} pairs of verdicts a panel" in pairs.caption
+    assert [f.title for f in confusion_figures(rows, category_of, {"b": "Bee"})] == [
+        "Confusion by category: a", "Confusion by category: Bee"]
+    (curves,) = curve_figures(rows, {"a": "Anna"})
+    assert f"Anna {len(rows) // 2}" in curves.caption
+    tables = confusion_tables(rows, category_of, {"a": "Anna"})
+    assert tables[0].title == "Verdicts by category: Anna"
     assert sum(int(cell) for line in tables[0].lines for cell in line[1:]) == len(rows) // 2
     alone = verdicts(5, policies=1)
     assert not (pair_figures(alone) or curve_figures(alone) or confusion_figures(alone, {}))
