@@ -20,7 +20,7 @@ import time
 
 import jax
 
-from guardjax.cli import compose
+from guardjax.cli import compose, training
 from guardjax.data.batching import load_batcher
 from guardjax.rewards.compose import Composition, Part
 from guardjax.rewards.named import COMPOSITIONS
@@ -55,7 +55,7 @@ def start(config: str, folder: pathlib.Path) -> int:
         COMPOSITIONS["letters"] = Composition((Part("letters", letters),))
         jax.config.update("jax_disable_most_optimizations", True)      # compiled often, run shortly
         run = compose.load_config(config, ["checkpoint.every_steps=2"])
-        compose.train(run, folder, RunConsole(run.log.every_steps))
+        training.train(run, folder, RunConsole(run.log.every_steps))
         status = 0
     finally:
         os._exit(status)

@@ -13,7 +13,7 @@ import pytest
 import safetensors
 
 import guardjax.models as models
-from guardjax.cli import compose, model_folder
+from guardjax.cli import compose, model_folder, training
 from guardjax.data.tokenizer import Tokenizer
 from guardjax.rewards.compose import Composition, Part
 from guardjax.rewards.named import COMPOSITIONS
@@ -34,7 +34,7 @@ def outcome(folder):
 
 def act_at(monkeypatch, stage_name, step, act):
     """Calls `act` before a step of a stage."""
-    real = compose.make_stage
+    real = training.make_stage
 
     def make(config, *others):
         stage = real(config, *others)
@@ -49,7 +49,7 @@ def act_at(monkeypatch, stage_name, step, act):
             stage.step = watched
         return stage
 
-    monkeypatch.setattr(compose, "make_stage", make)
+    monkeypatch.setattr(training, "make_stage", make)
 
 
 @pytest.fixture(scope="module", name="straight")
@@ -134,7 +134,7 @@ def test_a_run_stopped_and_killed_goes_on_bit_for_bit(
 def test_a_finished_run_says_so_and_trains_nothing(
         guardjax, config_file, straight, monkeypatch, capsys):
     before = outcome(straight)
-    monkeypatch.setattr(compose, "run_stages", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "run_stages", lambda *_, **__: pytest.fail("trained again"))
     assert guardjax("train", "--config", config_file, "--out", straight) == 0
     shown = capsys.readouterr()
     assert "tiny: trained already" in shown.err and f"model: {straight / 'model'}" in shown.out
@@ -196,14 +196,14 @@ def test_a_model_is_never_written_over(straight, tiny_model):
     cfg, params = models.load_hf(tiny_model)
     batcher = compose.load_batcher(tiny_model)
     with pytest.raises(FileExistsError, match="model holds a model already"):
-        compose.save_model(cfg, params, batcher, straight / "model")
+        model_folder.save_model(cfg, params, batcher, straight / "model")
 
 
 def test_numbers_that_are_not_finite_end_the_run_with_its_state_kept(
         guardjax, config_file, tiny_model, tmp_path, capsys):
     cfg, params = models.load_hf(tiny_model)
     params["model"]["norm"]["scale"] = params["model"]["norm"]["scale"] * np.nan
-    compose.save_model(cfg, params, compose.load_batcher(tiny_model), tmp_path / "nan")
+    model_folder.save_model(cfg, params, compose.load_batcher(tiny_model), tmp_path / "nan")
     status = guardjax("train", "--config", config_file, "--out", tmp_path / "run",
                       f"base={tmp_path / 'nan'}")
     assert status == 1

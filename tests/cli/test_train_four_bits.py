@@ -8,6 +8,7 @@ import pytest
 
 import guardjax.models as models
 from guardjax.cli import compose
+from guardjax.cli.model_folder import save_model
 from guardjax.data.batching import load_batcher
 from .conftest import STAGE, write_config
 
@@ -22,7 +23,7 @@ def _model(tiny_model, tmp_path_factory):
                                  mrope_section=(8, 12, 12)))
     params = models.init_params(cfg, jax.random.key(0))
     folder = tmp_path_factory.mktemp("models") / "wide"
-    return compose.save_model(cfg, params, load_batcher(compose.model_dir("base")), folder)
+    return save_model(cfg, params, load_batcher(compose.model_dir("base")), folder)
 
 
 def weights(folder):
