@@ -14,6 +14,7 @@ _LINE = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
 _OP = re.compile(r" ([a-z][\w\-]*)\((.*)$")
 _NAME = re.compile(r"%([\w.\-]+)")
+_PLACE = re.compile(r"index=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)="
                      r"%([\w.\-]+)|branch_computations=\{([^}]*)\}")
@@ -92,8 +93,8 @@ class Program:
         return counts
 
     def _trips(self, loop: Instruction) -> int | None:
-        """How often a loop runs: as the compiler says, or the number that it counts to from 0 by
-        ones; None if it ends otherwise."""
+        """How often a loop runs: as the compiler says, or as its counter does on the way from 0 to
+        a number; None if it ends otherwise."""
         if known := _TRIPS.search(loop.attributes):
             return int(known[1])
         condition = self.computations[loop.called("condition")]
@@ -103,7 +104,25 @@ class Program:
                                 "copy") for each in body)
         if not plain or len(numbers) != 1 or "direction=LT" not in root.attributes:
             return None
-        return int(numbers[0].attributes.split(")")[0])
+        places = [_PLACE.search(each.attributes) for each in body if each.op == "get-tuple-element"]
+        step = self._step(self.computations[loop.called("body")], int(places[0][1]))
+        return None if step is None else -(-_number(numbers[0]) // step)
+
+    def _step(self, body: Computation, place: int) -> int | None:
+        """What a loop's body adds to the counter at a place of its tuple. Not always 1: a product
+        that is computed while its factor travels around the chips takes two at a time."""
+        find = body.instructions.get
+        counter = find(body.root.operands[place])
+        while counter is not None and counter.op in ("copy", "bitcast"):
+            counter = find(counter.operands[0])
+        if counter is None or counter.op != "add":
+            return None
+        steps = [each for each in map(find, counter.operands) if each and each.op == "constant"]
+        return _number(steps[0]) if len(steps) == 1 else None
+
+
+def _number(constant: Instruction) -> int:
+    return int(constant.attributes.split(")")[0])
 
 
 def parse(text: str) -> Program:
