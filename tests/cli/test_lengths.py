@@ -48,6 +48,7 @@ def test_an_answer_too_long_ends_a_run_that_goes_on_with_larger_lengths(
     assert not (run / "model" / LENGTHS_FILE).exists(), "nothing beyond the usual was asked for"
 
 
+@pytest.mark.slow
 def test_a_model_can_be_asked_as_it_was_trained(guardjax, tiny_model, tmp_path, monkeypatch):
     """A policy of 600 tokens and answers of 160, with no config in sight; not so before."""
     monkeypatch.setattr(guard, "load_batcher", load_batcher)    # with the folder's own lengths

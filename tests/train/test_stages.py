@@ -29,8 +29,8 @@ def run(row: str, out, steps: int, *more: str):
 
 
 @pytest.mark.parametrize("row", [
-    "sft_varied", "bp_adapt_varied", pytest.param("exact_l3", marks=pytest.mark.slow),
-    "grpo_varied"])
+    "sft_varied", pytest.param("bp_adapt_varied", marks=pytest.mark.slow),
+    pytest.param("exact_l3", marks=pytest.mark.slow), "grpo_varied"])
 def test_a_row_runs_and_repeats_bit_for_bit(row, tmp_path) -> None:
     first, second = (run(row, tmp_path / name, 3) for name in "ab")
     assert first == second and len(first) == 3
@@ -40,8 +40,11 @@ def test_a_row_runs_and_repeats_bit_for_bit(row, tmp_path) -> None:
     assert (tmp_path / "a/model/model.safetensors").is_file()
 
 
-def test_another_config_is_refused_with_the_difference(tmp_path) -> None:
+def test_every_key_is_written_and_another_config_refused_with_the_difference(tmp_path) -> None:
     run("sft_l3", tmp_path, 1)
+    lines = (tmp_path / "config.txt").read_text().splitlines()
+    keys = {line.split(":")[0]: json.loads(line.split(": ", 1)[1]) for line in lines}
+    assert keys["stages.0.kind"] == "sft" and keys["seed"] == 0
     with pytest.raises(WorkdirError, match="stages.0.optim.lr"):
         run("sft_l3", tmp_path, 1, "stages.0.optim.lr=0.5")
 
@@ -58,10 +61,3 @@ def test_listed_answers_are_all_verdicts_and_differ() -> None:
     assert answers[0] == "<answer>safe</answer>" and answers[-1].count("R") == 3
     with pytest.raises(ValueError, match="at most 5 rules"):
         listed_answers(tuple(f"R{i}" for i in range(6)))
-
-
-def test_written_config_has_every_key(tmp_path) -> None:
-    run("sft_l3", tmp_path, 1)
-    lines = (tmp_path / "config.txt").read_text().splitlines()
-    keys = {line.split(":")[0]: json.loads(line.split(": ", 1)[1]) for line in lines}
-    assert keys["stages.0.kind"] == "sft" and keys["seed"] == 0

@@ -56,6 +56,7 @@ def trained(small_guard, stage, tmp_path):
     return small_guard.run([stage], tmp_path / "run").frozen
 
 
+@pytest.mark.slow
 def test_without_coefficients_it_is_sft_to_the_bit(small_guard, pairs, tmp_path):
     none = trained(small_guard, stage_of(small_guard, pairs, own_coef=0.0, pair_coef=0.0),
                    tmp_path / "a")
