@@ -59,7 +59,8 @@ def looks(out):
 
 
 @pytest.mark.parametrize("scoring, error", [
-    ("reasoned", KeyboardInterrupt()), ("probability", RuntimeError("the device is gone"))])
+    ("reasoned", KeyboardInterrupt()),
+    pytest.param("probability", RuntimeError("the device is gone"), marks=pytest.mark.slow)])
 def test_an_interrupted_eval_ends_as_one_that_nobody_stopped(
         guardjax, tiny_model, tmp_path, words, asked, capsys, scoring, error):
     words = (*words, "--model", tiny_model, "--scoring", scoring, "--out")

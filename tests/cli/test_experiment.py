@@ -201,6 +201,7 @@ def test_one_process_a_row(tmp_path):
         assert free
 
 
+@pytest.mark.slow
 def test_the_experiment_from_rows_to_report(tmp_path, fakes, capsys):
     words = ["experiment", "--out", str(tmp_path), "--rows",
              "base,sft_varied,grpo_varied,sft_l1,sft_l2", "--set", "stages.*.steps=4"]

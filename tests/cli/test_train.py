@@ -229,6 +229,7 @@ def test_a_broken_reward_ends_the_run_and_costs_no_step(
     assert outcome(tmp_path) == outcome(straight)
 
 
+@pytest.mark.slow
 def test_a_reward_of_ones_own_is_mended_where_it_stopped(
         guardjax, config_file, tiny_model, tmp_path, capsys):
     """It raises in its fourth step; that step is done again, by what the file says then."""

@@ -30,7 +30,8 @@ def run(row: str, out, steps: int, *more: str):
 
 @pytest.mark.parametrize("row", [
     "sft_varied", pytest.param("bp_adapt_varied", marks=pytest.mark.slow),
-    pytest.param("exact_l3", marks=pytest.mark.slow), "grpo_varied"])
+    pytest.param("exact_l3", marks=pytest.mark.slow),
+    pytest.param("grpo_varied", marks=pytest.mark.slow)])
 def test_a_row_runs_and_repeats_bit_for_bit(row, tmp_path) -> None:
     first, second = (run(row, tmp_path / name, 3) for name in "ab")
     assert first == second and len(first) == 3

@@ -63,6 +63,7 @@ def test_at_the_reference_there_is_nothing_to_hold(begin):
     assert "gold: unsafe" in shown.table()[1].verdict and shown.table()[1].reward == {}
 
 
+@pytest.mark.slow
 def test_a_reward_with_an_opinion_on_everything_is_not_asked_of_captions(begin, monkeypatch):
     """As functions in TRL's convention often are: no None, whatever the prompt."""
     longer = per_row(lambda example, completion: float(len(completion)))
@@ -98,6 +99,7 @@ def test_what_moved_away_is_drawn_back(begin):
     assert np.mean(after) < np.mean(2.0 * scale) - 1e-3
 
 
+@pytest.mark.slow
 def test_labelled_prompts_do_not_feel_the_weight_of_anchors(begin):
     after = []
     for coef in (0.0, 5.0):

@@ -84,6 +84,7 @@ def counted(small_guard):
         rows.append(vision.frame.shape[0]), fns.encode(params, vision))[1]), rows
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_are_those_of_prompts_on_their_own(small_guard):
     """Of the same answers: the loss to 1e-5, each gradient to 1e-4 of its norm."""
     model, config = small_guard.model, make_config(small_guard)

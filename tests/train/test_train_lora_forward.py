@@ -77,6 +77,7 @@ def close(one, other, tolerance):
         a, b, atol=tolerance * float(jnp.abs(b).max())), one, other)
 
 
+@pytest.mark.slow
 def test_beside_the_kernels_they_do_what_they_do_inside():
     params, adapters = drawn(SCANNED)
     (_, beside), found = slope(SCANNED, attach_adapters, adapters, params)
