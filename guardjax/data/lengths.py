@@ -2,7 +2,8 @@
 
 Every length that occurs is one compiled program more, and every token of padding is computed for
 nothing. The buckets of small prompts are those that the shipped models were trained and measured
-with; above them steps are halves of a doubling, so that less than a third of a prompt is padding.
+with. Models with larger pictures have steps that are halves of a doubling, so that less than a
+third of a usual prompt is padding.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ PATCH_BUCKETS = (64, 256, 1024, 4096)
 ANSWER_BUCKETS = (12, 24, 48, 64, 96)
 ANSWER_LIMIT = 32       # tokens that a guard may write, where its folder says nothing else
 LENGTHS_FILE = "lengths.json"
+_FINE = 2048            # up to here prompts of models with large pictures have steps by halves
 
 
 class LengthsError(ValueError):
@@ -72,15 +74,15 @@ def way_out(key: str, buckets: Sequence[int], length: int) -> str:
 def buckets_for(patches: PatchSpec, window_units: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(prompt buckets, patch buckets) that hold every picture that `patches` can make.
 
-    Those of small pictures are the module's. With larger ones prompts get the steps of `wider`
-    above 256, up to a power of two, and patches grow by fours.
+    Those of small pictures are the module's. With larger ones prompts get the steps of `wider` up
+    to `_FINE`, where most of them are, and doublings above it; patches grow by fours.
     """
     units = patches.max_pixels // patches.unit**2
-    prompt, largest = PROMPT_BUCKETS, PROMPT_BUCKETS[-1]
-    while largest < units + PROMPT_BUCKETS[-1] // 2:
-        largest *= 2
-    if largest > PROMPT_BUCKETS[-1]:
-        prompt = wider(PROMPT_BUCKETS[:-1], largest)
+    prompt, needed = PROMPT_BUCKETS, units + PROMPT_BUCKETS[-1] // 2
+    if needed > PROMPT_BUCKETS[-1]:
+        prompt = wider(PROMPT_BUCKETS[1:2], min(_FINE, _power_of_two(needed)))
+        while prompt[-1] < needed:
+            prompt = (*prompt, 2 * prompt[-1])
     # Of r x c units, windows of side w fill at most (r + w - 1) x (c + w - 1) places. A grid is
     # widest where its sides differ most: by half as much again as MAX_ASPECT, since rounding takes
     # a side of almost 1.5 units for one. Where small pictures grow, each side may be one more.
@@ -90,6 +92,11 @@ def buckets_for(patches: PatchSpec, window_units: int) -> tuple[tuple[int, ...],
     while patch[-1] < (units + spare) * patches.merge_size**2:
         patch.append(4 * patch[-1])
     return prompt, tuple(patch)
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not below."""
+    return 1 << (number - 1).bit_length()
 
 
 def save_lengths(kept: KeptLengths, path: pathlib.Path) -> None:

@@ -91,7 +91,7 @@ def test_small_pictures_keep_the_buckets_of_the_module():
 def test_buckets_hold_every_picture(spec, window_units):
     """Sizes of every shape, the worst being slivers, in few buckets; memory is not taken."""
     prompts, patches = buckets_for(spec, window_units)
-    assert len(prompts) * (1 + len(patches)) <= 170
+    assert len(prompts) * (1 + len(patches)) <= 120
     rng = np.random.default_rng(0)
     aspects = np.exp(rng.uniform(-np.log(200), np.log(200), 60))
     sizes = [(int((pixels / aspect)**0.5), int((pixels * aspect)**0.5))

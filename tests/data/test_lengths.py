@@ -71,8 +71,10 @@ def test_steps_grow_by_half_at_most():
 
 def test_less_than_a_third_of_a_long_prompt_is_padding():
     prompts, _ = buckets_for(PatchSpec(), 4)
-    assert prompts[:7] == PROMPT_BUCKETS[:7] and prompts[7:] == (384, 512, 768, 1024, 1536, 2048)
-    for length in range(193, 2049):
+    assert prompts == (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+    assert buckets_for(PatchSpec(max_pixels=12_845_056), 4)[0] == (
+        *prompts, 4096, 8192, 16384, 32768)
+    for length in range(65, 2049):
         assert 1 - length / bucket(length, prompts) < 1 / 3
 
 
