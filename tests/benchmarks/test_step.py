@@ -14,7 +14,7 @@ from guardjax.data.batching import load_batcher
 from guardjax.data.prompts import encode_prompt
 from guardjax.types import PolicyExample
 
-FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
+FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

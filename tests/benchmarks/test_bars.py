@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 NAN = float("nan")
 
 
