@@ -10,15 +10,10 @@ import math
 import re
 from collections.abc import Iterator
 
-from guardjax.scale.hlo import Computation, Instruction, Program, Shape, parse
+from guardjax.scale.hlo import COLLECTIVES, Computation, Instruction, parse
+from guardjax.scale.moved import bytes_moved, on_the_chip
 from guardjax.scale.roofline import Cost
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-
-# Nothing moves: names for what is there already, or counted inside.
-_FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional",
-         "call", "copy-done", "after-all", "partition-id", "replica-id", "iota", "async-start",
-         "async-update", "async-done", "opt-barrier", "add-dependency", "custom-call"}
 _LIST = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _GRID = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
@@ -47,7 +42,7 @@ def count(text: str, endless: int = 1) -> Cost:
       CountError: chips of a collective that are written in a way that is not known.
     """
     program, total = parse(text), Cost()
-    fused = _fused(program)
+    fused = on_the_chip(program)
     seen: set[tuple[str, str]] = set()
     for name, times in program.visits(endless).items():
         if not times:
@@ -55,20 +50,13 @@ def count(text: str, endless: int = 1) -> Cost:
         computation = program.computations[name]
         flops = sum(_flops(each, computation) for each in computation.instructions.values())
         moved = 0.0 if name in fused else sum(
-            _moved(each, computation, program) for each in computation.instructions.values())
-        sent = {kind: 0.0 for kind in KINDS}
+            bytes_moved(each, computation, program)
+            for each in computation.instructions.values())
+        sent = {kind: 0.0 for kind in COLLECTIVES}
         for kind, size in _messages(computation, seen):
             sent[kind] += size
         total += Cost(flops, moved, {k: v for k, v in sent.items() if v}) * times
     return total
-
-
-def _fused(program: Program) -> set[str]:
-    """Computations inside a fusion or a reduction, whose values exist on the chip only."""
-    return {called for computation in program.computations.values()
-            for each in computation.instructions.values() if each.op not in ("while", "call",
-                                                                            "conditional")
-            for called in re.findall(r"\b(?:calls|to_apply)=%([\w.\-]+)", each.attributes)}
 
 
 # --- FLOPs ---------------------------------------------------------------------------------------
@@ -117,79 +105,6 @@ def _positions(size: int, kernel: int, out: int, place: int, attributes: str) ->
     return total
 
 
-# --- bytes ---------------------------------------------------------------------------------------
-
-def _moved(each: Instruction, computation: Computation, program: Program) -> float:
-    """Bytes to and from HBM of an instruction outside of fusions."""
-    if each.op in _FREE:
-        return 0.0
-    if each.op == "copy-start":     # results: where to, where from, a flag
-        return sum(shape.bytes for shape in each.results[:2] if shape.in_hbm)
-    if each.op in ("dynamic-slice", "slice", "gather"):
-        source = computation.instructions[each.operands[0]].results[0]
-        return sum(_hbm(shape) for shape in each.results) + (
-            sum(shape.bytes for shape in each.results) if source.in_hbm else 0.0)
-    if each.op == "dynamic-update-slice":
-        update = computation.instructions[each.operands[1]].results[0]
-        return _hbm(update) + (update.bytes if each.results[0].in_hbm else 0.0)
-    if each.op != "fusion":
-        return sum(map(_hbm, each.results)) + sum(
-            _hbm(shape) for name in each.operands
-            for shape in computation.instructions[name].results)
-    inside = program.computations[each.called("calls")]
-    total = _written(each, inside)
-    for index, name in enumerate(each.operands):
-        shapes = computation.instructions[name].results
-        if len(shapes) == 1 and shapes[0].in_hbm:
-            total += min(shapes[0].bytes, _read(inside, _parameter(inside, index), program))
-    return total
-
-
-def _hbm(shape: Shape) -> float:
-    return shape.bytes if shape.in_hbm else 0.0
-
-
-def _parameter(computation: Computation, index: int) -> Instruction:
-    return next(each for each in computation.instructions.values()
-                if each.op == "parameter" and each.attributes.startswith(f"{index})"))
-
-
-def _read(computation: Computation, value: Instruction, program: Program) -> float:
-    """Bytes of a fusion's operand that it looks at: slices of it, or all."""
-    total = 0.0
-    for user in computation.instructions.values():
-        if value.name not in user.operands:
-            continue
-        if user.op in ("dynamic-slice", "slice", "gather") and user.operands[0] == value.name:
-            total += sum(shape.bytes for shape in user.results)
-        elif user.op == "dynamic-update-slice" and user.operands[0] == value.name:
-            continue                # written in place
-        elif user.op in ("bitcast", "reshape"):
-            total += _read(computation, user, program)
-        elif user.op == "fusion":
-            inside = program.computations[user.called("calls")]
-            total += _read(inside, _parameter(inside, user.operands.index(value.name)), program)
-        else:
-            return value.results[0].bytes
-    return total
-
-
-def _written(fusion: Instruction, inside: Computation) -> float:
-    roots = [inside.root]
-    if roots[0].op == "tuple":
-        roots = [inside.instructions[name] for name in roots[0].operands]
-    total = 0.0
-    for root, shape in zip(roots, fusion.results):
-        while root.op == "bitcast":
-            root = inside.instructions[root.operands[0]]
-        if root.op == "dynamic-update-slice":
-            update = inside.instructions[root.operands[1]].results[0]
-            total += update.bytes if shape.in_hbm else 0.0
-        else:
-            total += _hbm(shape)
-    return total
-
-
 # --- messages ------------------------------------------------------------------------------------
 
 def _messages(computation: Computation, seen: set[tuple[str, str]]) -> Iterator[tuple[str, float]]:
@@ -201,7 +116,7 @@ def _messages(computation: Computation, seen: set[tuple[str, str]]) -> Iterator[
     fused = "all-reduce-scatter" in computation.name
     for each in computation.instructions.values():
         kind = each.op.removesuffix("-start")
-        if kind not in KINDS:
+        if kind not in COLLECTIVES:
             continue
         channel = re.search(r"channel_id=(\d+)", each.attributes)
         if channel and (kind, channel[1]) in seen:
