@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardjax.cli.compute_flags import add_compute_flags
+from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of
 from guardjax.cli.usage import fail
 
 RESULTS = "experiments/safeguard_vl/results.json"
@@ -23,9 +24,11 @@ examples:
       --model "Qwen2.5-VL-7B=Qwen2.5-VL-7B-Instruct" --out runs/table6
 
 With data and weights: published, measured and interval side by side. Answers are kept in OUT, so
-that a run that was stopped goes on, and --compat, a view of them, asks no model again. Without, the
-policy world stands in: the same rows and columns with a tiny guard on drawn scenes, said so and
-never beside a published number in one table.
+that a run that was stopped goes on, and --compat, a view of them, asks no model again. One OUT is
+of one way of asking: a table by --scoring one_token or probability, which write no verdict, goes to
+an OUT of its own, and --compat that reads written verdicts is refused for it. Without, the policy
+world stands in: the same rows and columns with a tiny guard on drawn scenes, said so and never
+beside a published number in one table.
 """
 
 
@@ -44,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
                         help="where answers are kept, and the table written")
     parser.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
                         help="what to do with rows whose picture is not there (default: refuse)")
+    add_scoring_flags(parser)
     add_compute_flags(parser)
     parser.add_argument("--runs", metavar="DIR", help="folder of guardjax experiment, whose stored "
                                                       "answers are counted")
@@ -63,7 +67,8 @@ def main(args: argparse.Namespace) -> int:
 
     from guardjax.cli.stand_in import StandInError
     from guardjax.eval.paper_tables import TABLES
-    from guardjax.eval.traps import chosen_traps
+    from guardjax.eval.scoring import Scoring
+    from guardjax.eval.traps import check_scored, chosen_traps
 
     console = Console()
     if args.list or not args.table:
@@ -73,7 +78,11 @@ def main(args: argparse.Namespace) -> int:
                       highlight=False)
         return 0 if args.list else fail("reproduce", "give the name of a table")
     try:
-        traps = chosen_traps(args.compat)
+        traps, scoring = chosen_traps(args.compat), scoring_of(args)
+        if not (args.data or args.model) and (scoring != Scoring() or args.template):
+            return fail("reproduce", "--scoring and --template say how models are asked, and here "
+                                     "stored answers are counted: give --data and --model")
+        check_scored(traps, scoring)
         if args.table == _TRAPS:
             return _show_traps(console, args)
         if args.table not in TABLES:

@@ -120,7 +120,7 @@ class Guard:
         path = pathlib.Path(path)
         batcher = load_batcher(path)
         if template is not None:
-            _check_trained_as(path, batcher.template, template)
+            check_trained_as(path, batcher.template, template)
         # What is stored in the compute type is kept so: the sums are the same, in half the memory.
         kept = dtype if stored_dtype(path) == dtype else "float32"
         cfg, params = models.load_hf(path, dtype=kept)
@@ -202,7 +202,12 @@ def weights_hash(path: str | pathlib.Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_trained_as(path: pathlib.Path, trained: str, asked: str) -> None:
+def check_trained_as(path: pathlib.Path, trained: str, asked: str) -> None:
+    """Checks that a model is asked in the order that it was trained with.
+
+    Raises:
+      PromptError: there is no such template, or it is another one than the model's.
+    """
     check_template(asked)
     if trained != asked:
         raise PromptError(
