@@ -28,17 +28,19 @@ _EPILOG = """\
 examples:
   guardjax judge holiday/ cat.png --policy house-rules.yaml --out verdicts.jsonl
   guardjax judge holiday/ --policy strict.yaml --policy loose.yaml --out both.jsonl
+  guardjax judge holiday/ --policy house-rules.yaml --scoring probability --out scores.jsonl
 
-A folder stands for all files in it; a run that was stopped goes on where it was, and pictures that
-are judged already are not judged again. One output file belongs to one model and to one policy, or
-to one set of them.
+A policy is a YAML file of rules in words: take guardjax/policies/ladder/L3.yaml for a pattern, and
+see "guardjax policy lint" and "guardjax policy show". A folder stands for all files in it; a run
+that was stopped goes on where it was, and pictures that are judged already are not judged again.
+One output file belongs to one model and to one policy, or to one set of them.
 
 Several policies at once are shown side by side, and pictures that one calls safe and another unsafe
 are marked. Where a model reads the picture first (template image_first, the usual one), a picture
 is encoded once for all of them.
 
-exit status: 0 every picture has a verdict under every policy, 1 some need review, 2 nothing was
-judged.
+exit status: 0 every picture is judged safe or unsafe under every policy, 1 some need review,
+2 bad input, or an output that cannot be written.
 """
 
 
@@ -47,14 +49,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = subparsers.add_parser(
         "judge", help="judge your own pictures under your own policies", description=_DESCRIPTION,
         epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture or a folder")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE",
+                        help="a picture (PNG, JPEG, WebP, GIF or BMP) or a folder")
     parser.add_argument("--policy", required=True, action="append", metavar="FILE",
-                        help="policy in YAML; may be given again")
+                        help="policy in YAML; may be given again, to judge under several")
     parser.add_argument("--model", default="guard", metavar="DIR",
                         help="model directory, or the shipped 'guard' or 'base' (default: guard)")
     parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="where verdicts go")
     parser.add_argument("--wording", type=int, default=0, metavar="SEED",
-                        help="seed of the policies' wording (default: 0)")
+                        help="which of its wordings each rule is shown in (default: 0)")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="pictures judged at a time, and prompts of one forward pass; with "
                              "fewer than there are policies a picture is encoded more than once "

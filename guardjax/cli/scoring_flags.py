@@ -7,7 +7,7 @@ import argparse
 from guardjax.eval.scoring import MODES, REASONED, Scoring
 
 
-def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+def add_scoring_flags(parser: argparse._ActionsContainer) -> None:
     """Adds `--scoring`, `--threshold`, `--margin`, `--min-mass` and `--template`."""
     usual = Scoring()
     parser.add_argument("--scoring", default=REASONED, choices=MODES,

@@ -35,7 +35,7 @@ def test_a_table_is_measured_by_probability_and_says_so(reproduce, tmp_path, mon
     status, out, _ = reproduce(*PROBABILITY, "--threshold", 0.4)
     way = "probability threshold=0.4 margin=0 min_mass=0"
     assert status == 0 and f"(strict, scoring {way}); published in" in out
-    assert "published numbers are of written answers; here verdicts are scored by probability" in out
+    assert "are of written answers; here verdicts are scored by probability" in out
     kept = json.loads((tmp_path / f"out/{TABLE}.json").read_text())
     assert kept["scoring"] == way and kept["templates"] == {ROW: "image_first"}
     file, = (tmp_path / "out/safeeditbench").glob("*.jsonl")

@@ -1,4 +1,4 @@
-"""Several policies at once: each picture opened and encoded once, each policy's verdicts its own."""
+"""Several policies at once: a picture is opened and encoded once, a policy has its own verdicts."""
 
 import base64
 import dataclasses
@@ -226,7 +226,7 @@ def test_policies_are_given_once(folder, tmp_path, policies, reason):
     ("image_first", [4, 4], 4), (POLICY_FIRST, [2, 2], 8)])
 def test_the_shipped_guard_encodes_what_is_shared_once(
         folder, tmp_path, monkeypatch, template, trunks, branches):
-    """Eight pictures under three policies, sixteen prompts a pass: a trunk a picture or a policy."""
+    """Eight pictures, three policies, sixteen prompts a pass: a trunk a picture or a policy."""
     rng = np.random.default_rng(0)
     pictures = []
     for i in range(8):
