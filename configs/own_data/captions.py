@@ -6,7 +6,8 @@ r"""Captions of a person's own pictures: SFT that teaches to see, before anythin
         dataset.dir=my_captions
 
 Stage 1 of SafeGuard-VL: captions keep what matters to safety and hold no verdict. Verdicts are
-learned by a run that starts from the result: base=runs/captions/model. See
+learned by a run that starts from the result: base=runs/captions/model, and
+lengths.answer=12,24,48,64 so that the guard may write no more than verdicts need. See
 `guardjax/data/datasets/captions.py` for what the folder may look like.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 
-def add_compute_flags(parser: argparse.ArgumentParser) -> None:
+def add_compute_flags(parser: argparse._ActionsContainer) -> None:
     """Adds `--dtype` and `--attention`."""
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"),
                         help="compute type (default: float32)")

@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from guardjax.cli.compute_flags import add_compute_flags
-from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of
+from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of, way_of_asking
 from guardjax.cli.usage import fail, positive
 from guardjax.data.datasets.names import FORMATS
 
@@ -85,13 +85,8 @@ def _over_dataset(args: argparse.Namespace) -> int:
     except ValueError as error:
         return fail("eval", error)
     evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console(),
-                     asked=_asked(args, guard))
+                     asked=way_of_asking(args, guard.scoring, guard.batcher.template))
     return 0
-
-
-def _asked(args: argparse.Namespace, guard: Guard) -> str:
-    """The options that change an answer."""
-    return f"{args.dtype}, {args.attention}, {guard.scoring}, {guard.batcher.template}"
 
 
 def _over_world(args: argparse.Namespace) -> int:
@@ -145,7 +140,7 @@ def _over_world(args: argparse.Namespace) -> int:
     out = pathlib.Path(args.out)
     check_only(out / world_answers.ANSWERS, {args.model: guard.model_hash})
     pins = world_answers.pins_of(directory, args.split, questions, args.model, guard.model_hash,
-                                 _asked(args, guard))
+                                 way_of_asking(args, guard.scoring, guard.batcher.template))
     stored = world_answers.open_answers(
         out / world_answers.ANSWERS / file_name(args.model), pins, questions)
     predictions = world_answers.ask_world(stored, lambda: guard, questions, out, console)

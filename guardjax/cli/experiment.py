@@ -9,6 +9,11 @@ from typing import Any
 
 from guardjax.cli.usage import fail
 
+_DESCRIPTION = """\
+Train guards in the ways of SafeGuard-VL (arXiv 2603.01228) and measure all of them on the policy
+world, under policies that they never saw: one table, in miniature. A row of it is a config file
+that "guardjax train" takes as well, trained with several seeds; the row base is only measured.
+"""
 _EPILOG = """\
 examples:
   guardjax experiment --out runs/safeguard_vl                      all rows, all seeds
@@ -24,23 +29,28 @@ them may work in one folder at a time: a row that another process is at is left 
 
 Written to OUT: ROW/seedS/{model,metrics.jsonl,cost.json,predictions.jsonl}, results.json,
 report.html, and looks.jsonl with one line for every measuring of the split test.
+
+exit status: 0 all is trained and measured, 1 some row could not be trained, 2 bad input or nothing
+is measured yet.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Adds the verb `experiment`."""
     parser = subparsers.add_parser(
-        "experiment", help="train and measure the rows of the experiment", epilog=_EPILOG,
+        "experiment", help="train and measure the rows of the experiment",
+        description=_DESCRIPTION, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything")
     parser.add_argument("--rows", default="all", metavar="ROW,...",
-                        help="rows and groups of rows (default: all)")
+                        help="rows and groups of rows, see below (default: all)")
     parser.add_argument("--seeds", type=_numbers, metavar="S,...",
                         help="default: 0,1,2, and five for sft_varied and grpo_varied")
     parser.add_argument("--split", choices=("dev", "test"), default="test",
                         help="policies and scenes to measure on (default: test)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="what to change in every row; 'stages.*.KEY' is for every stage")
+                        help="what to change in every row; 'stages.*.KEY' is for every stage; "
+                             "may be given again")
     parser.add_argument("--configs", default="configs/safeguard_vl", metavar="DIR",
                         help="folder of the row configs (default: configs/safeguard_vl)")
     parser.add_argument("--only-summarise", action="store_true",

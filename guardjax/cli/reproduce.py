@@ -9,13 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardjax.cli.compute_flags import add_compute_flags
+from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of
 from guardjax.cli.usage import fail
 
 RESULTS = "experiments/safeguard_vl/results.json"
 _TRAPS = "traps"
+_DESCRIPTION = """\
+Put a published table beside what is measured here: with its data and weights the table itself, and
+without them the policy world in its place, in miniature. Numbers are by our protocol (--strict) or
+as they were published (--compat).
+"""
 _EPILOG = """\
 examples:
-  guardjax reproduce --list
+  guardjax reproduce --list                                            tables, rows, data, traps
   guardjax reproduce safeguard_vl_table6                               the stand-in's kept results
   guardjax reproduce safeguard_vl_table6 --runs runs/safeguard_vl --compat paper
   guardjax reproduce traps --runs runs/safeguard_vl                    each trap on stored answers
@@ -23,36 +29,42 @@ examples:
       --model "Qwen2.5-VL-7B=Qwen2.5-VL-7B-Instruct" --out runs/table6
 
 With data and weights: published, measured and interval side by side. Answers are kept in OUT, so
-that a run that was stopped goes on, and --compat, a view of them, asks no model again. Without, the
-policy world stands in: the same rows and columns with a tiny guard on drawn scenes, said so and
-never beside a published number in one table.
+that a run that was stopped goes on, and --compat, a view of them, asks no model again. One OUT is
+of one way of asking: a table by --scoring one_token or probability, which write no verdict, goes to
+an OUT of its own, and --compat that reads written verdicts is refused for it. Without, the policy
+world stands in: the same rows and columns with a tiny guard on drawn scenes, said so and never
+beside a published number in one table.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Adds the verb `reproduce`."""
     parser = subparsers.add_parser(
-        "reproduce", help="a paper's table beside what is measured", epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        "reproduce", help="a paper's table beside what is measured", description=_DESCRIPTION,
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", help=f"a name of --list, or {_TRAPS!r}")
-    parser.add_argument("--list", action="store_true", help="say which tables there are")
-    parser.add_argument("--data", action="append", default=[], metavar="FORMAT=DIR",
-                        help="a benchmark's folder as its home publishes it; may be given again")
-    parser.add_argument("--model", action="append", default=[], metavar="NAME=DIR",
-                        help="weights of the table's row NAME; may be given again")
-    parser.add_argument("--out", metavar="DIR",
-                        help="where answers are kept, and the table written")
-    parser.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
-                        help="what to do with rows whose picture is not there (default: refuse)")
-    add_compute_flags(parser)
-    parser.add_argument("--runs", metavar="DIR", help="folder of guardjax experiment, whose stored "
-                                                      "answers are counted")
+    parser.add_argument("--list", action="store_true",
+                        help="say which tables there are, with their rows and data, and the traps")
     protocol = parser.add_mutually_exclusive_group()
     protocol.add_argument("--strict", action="store_true", help="our protocol (default)")
     protocol.add_argument("--compat", type=lambda text: text.split(","), metavar="NAME,...",
-                          default=[], help="the published protocol: 'paper', or single traps")
-    parser.add_argument("--row", default="sft_l3", metavar="ROW",
-                        help="whose answers the traps are shown on (default: sft_l3)")
+                          default=[], help="the published protocol: 'paper', or traps of --list")
+    measured = parser.add_argument_group("with data and weights, the table itself")
+    measured.add_argument("--data", action="append", default=[], metavar="FORMAT=DIR",
+                          help="a benchmark's folder as its home publishes it; may be given again")
+    measured.add_argument("--model", action="append", default=[], metavar="NAME=DIR",
+                          help="weights of the table's row NAME; may be given again")
+    measured.add_argument("--out", metavar="DIR",
+                          help="where answers are kept, and the table written")
+    measured.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
+                          help="what to do with rows whose picture is not there (default: refuse)")
+    add_scoring_flags(measured)
+    add_compute_flags(measured)
+    counted = parser.add_argument_group("without, stored answers in its place")
+    counted.add_argument("--runs", metavar="DIR", help="folder of guardjax experiment, whose "
+                                                       "stored answers are counted")
+    counted.add_argument("--row", default="sft_l3", metavar="ROW",
+                         help="whose answers the traps are shown on (default: sft_l3)")
     parser.set_defaults(run=main)
     return parser
 
@@ -63,17 +75,19 @@ def main(args: argparse.Namespace) -> int:
 
     from guardjax.cli.stand_in import StandInError
     from guardjax.eval.paper_tables import TABLES
-    from guardjax.eval.traps import chosen_traps
+    from guardjax.eval.scoring import Scoring
+    from guardjax.eval.traps import TRAPS, check_scored, chosen_traps
 
     console = Console()
     if args.list or not args.table:
-        for table in TABLES.values():
-            console.print(f"{table.name:24s} {table.title}; {table.source}", highlight=False)
-        console.print(f"{_TRAPS:24s} what each trap of the published protocol does to a number",
-                      highlight=False)
+        _list(console, TABLES, TRAPS)
         return 0 if args.list else fail("reproduce", "give the name of a table")
     try:
-        traps = chosen_traps(args.compat)
+        traps, scoring = chosen_traps(args.compat), scoring_of(args)
+        if not (args.data or args.model) and (scoring != Scoring() or args.template):
+            return fail("reproduce", "--scoring and --template say how models are asked, and here "
+                                     "stored answers are counted: give --data and --model")
+        check_scored(traps, scoring)
         if args.table == _TRAPS:
             return _show_traps(console, args)
         if args.table not in TABLES:
@@ -81,6 +95,21 @@ def main(args: argparse.Namespace) -> int:
         return _show_table(console, TABLES[args.table], args, traps)
     except (StandInError, ValueError) as error:
         return fail("reproduce", error)
+
+
+def _list(console: Any, tables: Mapping[str, Any], traps: Sequence[Any]) -> None:
+    """Prints what `table`, `--data`, `--model` and `--compat` may name."""
+    lines = []
+    for table in tables.values():
+        lines += [f"{table.name}: {table.title}; {table.source}",
+                  f"    data: {', '.join(table.benchmarks)}",
+                  f"    rows: {', '.join(map(repr, table.rows or table.stand_in))}"]
+    lines += [f"{_TRAPS}: what each trap of the published protocol does to a number; for --compat"]
+    for trap in traps:
+        name = trap.name + " (in 'paper')" * trap.in_tables
+        lines.append(f"    {name}: {trap.published}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_table(console: Any, table: Any, args: argparse.Namespace, traps: Sequence[Any]) -> int:

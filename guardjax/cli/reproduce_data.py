@@ -16,6 +16,8 @@ from rich.table import Table
 
 from guardjax.cli.assets import model_dir
 from guardjax.cli.dataset_answers import all_answers, open_answers
+from guardjax.cli.scoring_flags import scoring_of, way_of_asking
+from guardjax.data.batching import load_batcher
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import LABELS
@@ -23,15 +25,18 @@ from guardjax.data.datasets.registry import SCHEMAS, open_dataset
 from guardjax.eval.answer_file import AnswerFile
 from guardjax.eval.baselines import always
 from guardjax.eval.bootstrap import Interval
-from guardjax.eval.guard import Guard, weights_hash
+from guardjax.eval.guard import Guard, check_trained_as, weights_hash
 from guardjax.eval.paper_tables import PaperTable
 from guardjax.eval.reproduction import PUBLISHED_ROWS, SOURCES, Answered, table_line
+from guardjax.eval.scoring import REASONED, Scoring, answer_tokens
 from guardjax.eval.traps import Trap, protocol_of
 from guardjax.json_file import write_json
 from guardjax.train.compilation import enable_compile_cache
 
 _OWN_PROMPT = ("prompts and verdict grammar are guardjax's, not the authors': weights that were "
                "trained on other words are measured out of theirs")
+_NOT_WRITTEN = ("published numbers are of written answers; here verdicts are scored by {}, which "
+                "cites no rules and skips a rationale")
 _ON_STORED = {
     "full_from_base": "needs answers of stage 2 alone beside those of both: changes nothing here",
     "lost_rows": "the published files are what is left already: changes nothing here",
@@ -50,7 +55,9 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     Raises:
       ReproduceError: see there; nothing was read or asked.
       DatasetError: a benchmark is not there, or is not as published; says how to get it.
-      AnswersMismatch: OUT has answers of other weights or to other rows; nothing was asked.
+      ScoringError, PromptError: a model cannot be asked so; nothing was asked.
+      AnswersMismatch: OUT has answers of other weights, to other rows or asked for otherwise;
+        nothing was asked.
     """
     folders = _named(args.data, "--data", "FORMAT", table.benchmarks)
     weights = _named(args.model, "--model", "NAME", table.rows or table.stand_in)
@@ -59,15 +66,19 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     readers = {name: open_dataset(name, folder, missing=args.missing)
                for name, folder in folders.items()}
     hashes = {name: weights_hash(model_dir(folder)) for name, folder in weights.items()}
+    scoring = scoring_of(args)
+    templates = {name: _template(pathlib.Path(model_dir(folder)), scoring, args.template)
+                 for name, folder in weights.items()}
     _say_what_is_there(console, table, readers, hashes)
-    asked = f"{args.dtype}, {args.attention}"
-    stored = {model: {name: open_answers(out / name, reader, model, hashes[model], asked)
+    stored = {model: {name: open_answers(out / name, reader, model, hashes[model],
+                                         way_of_asking(args, scoring, templates[model]))
                       for name, reader in readers.items()} for model in weights}
     enable_compile_cache()
     answers = {}
     for model, files in stored.items():
         load = functools.cache(lambda model=model: Guard.load(
-            model_dir(weights[model]), dtype=args.dtype, attention=args.attention))
+            model_dir(weights[model]), dtype=args.dtype, attention=args.attention,
+            scoring=scoring, template=args.template))
         answers[model] = _ask(files, readers, load, out, console)
     first = next(iter(answers.values()))
     constant = {f"always {label}": {name: Answered.of(readers[name], always(each.rows, label))
@@ -78,15 +89,16 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     lines = {model: table_line(SOURCES[table.name], answered, protocol)
              for model, answered in {**constant, **answers}.items()}
     view = "compat" if traps else "strict"
-    console.print(_side_by_side(table, lines, view))
-    for note in (*table.deviations, *_elsewhere(table), _OWN_PROMPT):
+    console.print(_side_by_side(table, lines, f"{view}, scoring {scoring}"))
+    not_written = [_NOT_WRITTEN.format(scoring.mode)] if scoring.mode != REASONED else []
+    for note in (*table.deviations, *_elsewhere(table), _OWN_PROMPT, *not_written):
         console.print(f"  note: {note}", highlight=False, markup=False)
     for trap in traps:
         on_data = f" ({_ON_STORED[trap.name]})" if trap.name in _ON_STORED else ""
         console.print(f"  published protocol, {trap.name}: {trap.published}; strict: {trap.strict}"
                       f"{on_data}", highlight=False, markup=False)
     file = out / f"{table.name}{'-compat' if traps else ''}.json"
-    write_json(file, _as_json(table, lines, readers, hashes, traps))
+    write_json(file, _as_json(table, lines, readers, hashes, templates, scoring, traps))
     console.print(f"table: {file}", highlight=False, markup=False)
     return 0
 
@@ -118,6 +130,16 @@ def _check_whole(table: PaperTable, folders: Mapping[str, str], weights: Mapping
         raise ReproduceError(f"data without weights: give --model NAME=DIR, NAME of {names}")
     if not out:
         raise ReproduceError("give --out DIR, where answers are kept so that none is asked twice")
+
+
+def _template(folder: pathlib.Path, scoring: Scoring, asked: str | None) -> str:
+    """The template of a model that can be asked so; its weights are not read."""
+    batcher = load_batcher(folder)
+    if asked is not None:
+        check_trained_as(folder, batcher.template, asked)
+    if scoring.mode != REASONED:
+        answer_tokens(batcher.tokenizer.untrusted)
+    return batcher.template
 
 
 def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str, DatasetReader],
@@ -183,9 +205,11 @@ def _elsewhere(table: PaperTable) -> list[str]:
 
 def _as_json(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]],
              readers: Mapping[str, DatasetReader], hashes: Mapping[str, str],
-             traps: Sequence[Trap]) -> dict[str, Any]:
+             templates: Mapping[str, str], scoring: Scoring, traps: Sequence[Trap]
+             ) -> dict[str, Any]:
     return {
         "table": table.name, "protocol": [trap.name for trap in traps] or "strict",
+        "scoring": str(scoring), "templates": dict(templates),
         "data": {name: {"split": reader.split, "rows": len(reader), "hash": reader.digest}
                  for name, reader in readers.items()},
         "models": dict(hashes),

@@ -7,7 +7,7 @@ import argparse
 from guardjax.eval.scoring import MODES, REASONED, Scoring
 
 
-def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+def add_scoring_flags(parser: argparse._ActionsContainer) -> None:
     """Adds `--scoring`, `--threshold`, `--margin`, `--min-mass` and `--template`."""
     usual = Scoring()
     parser.add_argument("--scoring", default=REASONED, choices=MODES,
@@ -31,3 +31,14 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
 def scoring_of(args: argparse.Namespace) -> Scoring:
     """What the flags say. Raises `ScoringError`."""
     return Scoring(args.scoring, args.threshold, args.margin, args.min_mass)
+
+
+def way_of_asking(args: argparse.Namespace, scoring: Scoring, template: str) -> str:
+    """The options that change an answer, as stored answers are pinned to them.
+
+    Args:
+      args: with what `add_compute_flags` adds.
+      scoring: how answers are asked for and read.
+      template: the model's.
+    """
+    return f"{args.dtype}, {args.attention}, {scoring}, {template}"

@@ -144,7 +144,10 @@ def start_of(run: RunConfig, placement: Placement | None, console: RunConsole) -
         console.line(f"{run.name}: the base was trained with template {batcher.template}, this run "
                      f"trains it with {run.template}")
         batcher = dataclasses.replace(batcher, template=run.template)
-    batcher = with_lengths(batcher, run, cfg)
+    may_write, batcher = batcher.answer_limit, with_lengths(batcher, run, cfg)
+    if batcher.answer_limit < may_write:
+        console.line(f"{run.name}: the base may write {may_write} tokens, this run's guard "
+                     f"{batcher.answer_limit}, as lengths.answer says")
     try:
         models.attention_backend(cfg)
     except ValueError as error:     # it names the key itself

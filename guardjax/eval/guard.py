@@ -120,7 +120,7 @@ class Guard:
         path = pathlib.Path(path)
         batcher = load_batcher(path)
         if template is not None:
-            _check_trained_as(path, batcher.template, template)
+            check_trained_as(path, batcher.template, template)
         # What is stored in the compute type is kept so: the sums are the same, in half the memory.
         kept = dtype if stored_dtype(path) == dtype else "float32"
         cfg, params = models.load_hf(path, dtype=kept)
@@ -152,18 +152,16 @@ class Guard:
             replies = dict(zip(group.places, found))    # a run that was filled up has places twice
             yield list(replies), list(replies.values())
 
-    def answer(self, images: Sequence[np.ndarray], policy_text: str) -> list[Reply]:
-        """The answer for each picture [H, W, 3] uint8 under one policy."""
+    def answer(self, images: Sequence[np.ndarray], policy_texts: Sequence[str]) -> list[Reply]:
+        """The answer for each picture [H, W, 3] uint8 under the policy that is given with it.
+
+        A picture under several policies, given as one array, is encoded once; so is, with the
+        template `policy_first`, a policy that is shown several pictures.
+        """
         return self.answer_examples([
             PolicyExample(example_id=f"picture {i}", kind="judge", question=JUDGE_QUESTION,
-                          policy_text=policy_text, image=image)
-            for i, image in enumerate(images)])
-
-    def answer_policies(self, image: np.ndarray, policy_texts: Sequence[str]) -> list[Reply]:
-        """The answer for one picture [H, W, 3] uint8 under each policy; it is encoded once."""
-        return self.answer_examples([
-            PolicyExample(example_id=f"policy {i}", kind="judge", question=JUDGE_QUESTION,
-                          policy_text=text, image=image) for i, text in enumerate(policy_texts)])
+                          policy_text=text, image=image)
+            for i, (image, text) in enumerate(zip(images, policy_texts, strict=True))])
 
     def _answer_batch(self, examples: list[PolicyExample], branches: int) -> list[Reply]:
         self._used.add(branches)
@@ -204,7 +202,12 @@ def weights_hash(path: str | pathlib.Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_trained_as(path: pathlib.Path, trained: str, asked: str) -> None:
+def check_trained_as(path: pathlib.Path, trained: str, asked: str) -> None:
+    """Checks that a model is asked in the order that it was trained with.
+
+    Raises:
+      PromptError: there is no such template, or it is another one than the model's.
+    """
     check_template(asked)
     if trained != asked:
         raise PromptError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from guardjax.eval.bootstrap import Interval
 from guardjax.eval.protocol import STRICT, Outputs, Protocol, number
+from guardjax.eval.scoring import REASONED, Scoring
 
 # UnsafeBench prompts for eleven categories and the tables show nine.
 _SHOWN_SHARE = 9 / 11
@@ -29,6 +30,11 @@ class Trap:
     strict: str                     # what is done here
     changes: Mapping[str, Any]      # fields of `Protocol`
     in_tables: bool = True          # whether the guard's own published rows were made so
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether it reads again what the model wrote; else it counts verdicts as they are."""
+        return "reading" in self.changes or self.changes.get("score") == "reward"
 
     def apply(self, protocol: Protocol, categories: Sequence[str]) -> Protocol:
         """The protocol with this trap switched on; `categories` are the benchmark's."""
@@ -101,6 +107,22 @@ def chosen_traps(names: Sequence[str]) -> list[Trap]:
         both = [trap.name for trap in chosen if field in trap.changes]
         raise ValueError(f"{' and '.join(both)} exclude each other: both choose {field}")
     return chosen
+
+
+def check_scored(traps: Sequence[Trap], scoring: Scoring) -> None:
+    """Checks that answers of this scoring have all that the traps read.
+
+    Raises:
+      ValueError: the model wrote no verdict, and a trap reads one; names those that do not.
+    """
+    if scoring.mode == REASONED:
+        return
+    if words := [trap.name for trap in traps if trap.reads_words]:
+        rest = ",".join(trap.name for trap in traps if not trap.reads_words)
+        raise ValueError(
+            f"--compat {','.join(words)} reads what a model wrote, and with --scoring "
+            f"{scoring.mode} it writes no verdict: ask with --scoring {REASONED}"
+            + (f", or take --compat {rest}" if rest else ""))
 
 
 def protocol_of(traps: Sequence[Trap], categories: Sequence[str]) -> Protocol:

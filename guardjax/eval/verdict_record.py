@@ -1,4 +1,4 @@
-"""The line that `guardjax judge` writes about one picture: what was decided, and by what."""
+"""The line that `guardjax judge` writes of a picture under a policy: what was decided, by what."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Pins:
     model_hash: str
     intake_version: str
     scoring: str = REASONED     # how the answer was asked for and read, see `scoring.py`
+    policy_set: str = ""        # of all policies asked together (`policy_set.py`), "" for one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,10 @@ class VerdictRecord:
         return not self.status.startswith("error:")
 
     def to_json(self) -> str:
-        """One line; the pins are spread out, so that each is a column."""
+        """One line; the pins are spread out, so that each is a column. No `policy_set` for one."""
         row = dataclasses.asdict(self)
+        if not self.pins.policy_set:
+            del row["pins"]["policy_set"]
         # ASCII, because a file name may hold bytes that are no text at all.
         return json.dumps({**{k: v for k, v in row.items() if k != "pins"}, **row["pins"]})
 
@@ -78,6 +81,8 @@ class VerdictRecord:
                    for key, value in json.loads(line).items()}
             pins = Pins(**{field.name: row.pop(field.name) for field in dataclasses.fields(Pins)
                            if field.name in row})
+            if not all(isinstance(value, str) for value in dataclasses.astuple(pins)):
+                raise TypeError("policy, model, intake and scoring are told by texts")
             return cls(pins=pins, **row)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not a verdict record: {error!r}") from error

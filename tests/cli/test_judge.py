@@ -112,7 +112,7 @@ def test_a_policy_cannot_break_the_template(judge, tiny_model, capsys):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_model_that_repeats_its_policy_calls_nothing_safe(judge, monkeypatch, attack):
     monkeypatch.setattr(
-        Guard, "answer", lambda self, images, text: [(text, False)] * len(images))
+        Guard, "answer", lambda self, images, texts: [(text, False) for text in texts])
     status, records, _ = judge(attack, png())
     assert status == 1 and records[0]["decision"] == "needs_review"
     assert "".join(attack.split()) in "".join(records[0]["outputs"][0].split())

@@ -1,7 +1,9 @@
 """Lengths of a run: what is too long ends one that can go on, and its model keeps them."""
 
+import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -75,14 +77,39 @@ def test_a_model_can_be_asked_as_it_was_trained(guardjax, tiny_model, tmp_path, 
     assert len(load_batcher(model).tokenizer.untrusted(text)) > 100
 
 
-@pytest.mark.parametrize(("overrides", "limit"), [
-    ([], 32), (["lengths.answer=12,24"], 32), (["lengths.answer=24,64"], 64),
-    (["stages.0.rl.max_tokens=40"], 40),
-    (["stages.0.rl.max_tokens=500", "lengths.answer=24,64"], 500)])
-def test_a_guard_may_write_what_a_stage_let_it_write(tiny_model, overrides, limit):
-    """Sampled answers need no bucket; the shipped limit stands where nothing asks for more."""
-    run = resolve({"name": "a", "stages": [{"kind": "grpo", "steps": 1}]}, overrides)
-    batcher = load_batcher(tiny_model)
+@pytest.mark.parametrize(("kind", "of_base", "overrides", "limit"), [
+    ("grpo", 32, [], 32), ("grpo", 32, ["lengths.answer=12,24"], 32),
+    ("grpo", 32, ["lengths.answer=24,64"], 64), ("grpo", 32, ["stages.0.rl.max_tokens=40"], 40),
+    ("grpo", 32, ["stages.0.rl.max_tokens=500", "lengths.answer=24,64"], 500),
+    # From captions to verdicts: as the run says, else the captions stay whole.
+    ("sft", 768, ["lengths.answer=24,64"], 64), ("sft", 768, ["lengths.answer=12,24"], 32),
+    ("sft", 768, [], 768), ("sft", 768, ["lengths.prompt=128,256"], 768),
+    # From verdicts to a little more of them.
+    ("sft", 32, [], 32), ("sft", 8, [], 8), ("sft", 96, ["stages.0.steps=2"], 96),
+    # What GRPO samples is of its own prompts, and says nothing of captions.
+    ("grpo", 768, [], 768), ("grpo", 768, ["stages.0.rl.max_tokens=40"], 768),
+    ("grpo", 768, ["stages.0.rl.max_tokens=40", "lengths.answer=12,24"], 40),
+    ("exact", 96, [], 96)])
+def test_a_guard_may_write_what_its_run_says_or_its_base_could(
+        tiny_model, kind, of_base, overrides, limit):
+    """Sampled answers need no bucket; the shipped limit stands where a run asks for less."""
+    run = resolve({"name": "a", "stages": [{"kind": kind, "steps": 1}]}, overrides)
+    batcher = dataclasses.replace(load_batcher(tiny_model), answer_limit=of_base)
     found = with_lengths(batcher, run, read_config(tiny_model))
     assert found.answer_limit == limit
     assert found.answer_buckets == (run.lengths.answer or batcher.answer_buckets)
+
+
+@pytest.mark.parametrize(("overrides", "kept"), [
+    ([], {"answer": [192, 768], "answer_limit": 768}),
+    (["lengths.answer=12,24,48"], {"answer_limit": 48})])
+def test_verdicts_after_captions_keep_what_the_run_says(
+        guardjax, tiny_model, tmp_path, capsys, overrides, kept):
+    captions = tmp_path / "captions"
+    shutil.copytree(tiny_model, captions)
+    (captions / LENGTHS_FILE).write_text('{"answer": [192, 768], "answer_limit": 768}')
+    config = write_sft(tmp_path, captions, steps=0, optim={})
+    assert guardjax("train", "--config", config, "--out", tmp_path / "run", *overrides) == 0
+    assert json.loads((tmp_path / "run/model" / LENGTHS_FILE).read_text()) == kept
+    said = "the base may write 768 tokens, this run's guard 48, as lengths.answer says"
+    assert (said in " ".join(capsys.readouterr().err.split())) == bool(overrides)

@@ -54,6 +54,13 @@ def line_of(text, start):
 def test_all_tables_are_listed(said):
     status, out, _ = said("reproduce", "--list")
     assert status == 0 and all(name in out for name in (*TABLES, "traps"))
+    # All that --data, --model and --compat may name.
+    for table in TABLES.values():
+        assert all(repr(row) in out for row in table.rows or table.stand_in)
+        assert all(name in out for name in table.benchmarks)
+    for trap in TRAPS:
+        named = trap.name + " (in 'paper')" * trap.in_tables
+        assert f"    {named}: {trap.published}\n" in out
 
 
 def test_tables_know_their_columns():

@@ -60,7 +60,7 @@ def test_a_table_is_measured_once_and_viewed_twice(said, tiny_model, tmp_path, m
     before = {path: path.read_bytes() for path in (tmp_path / "out/safeeditbench").iterdir()}
     status, out, _ = said("reproduce", *words, "--compat", "paper")
     out = " ".join(out.split())     # long lines are folded
-    assert status == 0 and "(compat)" in out
+    assert status == 0 and "(compat, scoring reasoned)" in out
     for name in ("full_from_base", "bare_words", "invalid_is_safe", "wrong_field", "lost_rows"):
         assert f"published protocol, {name}" in out
     assert "the published files are what is left already" in out

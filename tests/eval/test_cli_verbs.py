@@ -36,8 +36,8 @@ def _guard(monkeypatch):
                 raise FileNotFoundError("missing/config.json")
             return cls()
 
-        def answer(self, images, policy_text):
-            assert policy_text == "R1: no red."
+        def answer(self, images, policy_texts):
+            assert policy_texts == ["R1: no red."] * len(images)
             return [("<think>it is red</think><answer>unsafe: R1</answer>" if image[0, 0, 0] > 200
                      else "<answer>safe</answer>" if image.any() else "safe", False)
                     for image in images]

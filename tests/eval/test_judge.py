@@ -20,14 +20,13 @@ SAFE, UNSAFE = "<answer>safe</answer>", "<answer>unsafe: R1</answer>"
 
 
 class RedGuard:
-    """Calls a picture unsafe if it is mostly red; counts the calls and the pictures."""
+    """Calls a picture unsafe if it is mostly red; counts the pictures of each call."""
 
     def __init__(self):
-        self.sizes, self.texts = [], set()
+        self.sizes = []
 
-    def __call__(self, images, policy_text):
+    def __call__(self, images, policy_texts):
         self.sizes.append(len(images))
-        self.texts.add(policy_text)
         return [(UNSAFE if self.red(image) else SAFE, False) for image in images]
 
     @staticmethod
@@ -41,7 +40,7 @@ def colour(path, rgb, size=(16, 16), **options):
 
 
 def judge(pictures, answer, **options):
-    return judge_pictures(pictures, POLICY, answer, model_hash="m1", **options)
+    return judge_pictures(pictures, [POLICY], answer, model_hash="m1", **options)
 
 
 @pytest.fixture(name="folder")
@@ -84,16 +83,16 @@ def test_batches_are_never_larger_than_asked(folder, tmp_path):
     (SAFE.upper(), False, "misspelt_tag"), ("<think>" + SAFE + "</think>", False,
                                             "answer_in_think")])
 def test_no_malformed_answer_is_safe(folder, text, truncated, reason):
-    record, = judge([folder / "b.png"], lambda images, policy: [(text, truncated)] * len(images))
+    record, = judge([folder / "b.png"], lambda images, policies: [(text, truncated)] * len(images))
     assert (record.decision, record.status) == ("needs_review", f"invalid:{reason}")
     assert record.outputs == (text,)
 
 
 @pytest.mark.parametrize("answer", [
-    lambda images, policy: [], lambda images, policy: [(SAFE, False)] * (len(images) + 1),
-    lambda images, policy: [SAFE] * len(images), lambda images, policy: None,
-    lambda images, policy: [(None, False)] * len(images),
-    lambda images, policy: [(SAFE, None)] * len(images), lambda images, policy: 1 / 0])
+    lambda images, policies: [], lambda images, policies: [(SAFE, False)] * (len(images) + 1),
+    lambda images, policies: [SAFE] * len(images), lambda images, policies: None,
+    lambda images, policies: [(None, False)] * len(images),
+    lambda images, policies: [(SAFE, None)] * len(images), lambda images, policies: 1 / 0])
 def test_a_broken_model_makes_nothing_safe(folder, answer):
     records = judge([folder], answer)
     assert len(records) == 6 and all(r.decision == "needs_review" for r in records)
@@ -101,7 +100,7 @@ def test_a_broken_model_makes_nothing_safe(folder, answer):
 
 
 def test_a_picture_that_breaks_the_model_is_alone_with_it(folder):
-    def answer(images, policy):
+    def answer(images, policies):
         if any(RedGuard.red(image) for image in images):
             raise FloatingPointError("NaN score")
         return [(SAFE, False)] * len(images)
@@ -113,7 +112,7 @@ def test_a_picture_that_breaks_the_model_is_alone_with_it(folder):
 
 
 def test_a_policy_that_does_not_fit_is_named(folder):
-    def answer(images, policy):
+    def answer(images, policies):
         raise PromptError("the prompt has 900 tokens and the limit is 512")
 
     record, = judge([folder / "b.png"], answer)
@@ -195,10 +194,10 @@ def test_a_killed_batch_goes_on_where_it_stopped(tmp_path):
     out = tmp_path / "verdicts.jsonl"
 
     class Killed(RedGuard):
-        def __call__(self, images, policy_text):
+        def __call__(self, images, policy_texts):
             if len(self.sizes) == 2:
                 raise KeyboardInterrupt
-            return super().__call__(images, policy_text)
+            return super().__call__(images, policy_texts)
 
     with pytest.raises(KeyboardInterrupt):
         judge(pictures, Killed(), out=out, batch_size=2)
@@ -225,10 +224,10 @@ def test_another_policy_or_model_or_file_is_refused(folder, tmp_path):
     before = out.read_bytes()
     guard = RedGuard()
     with pytest.raises(OutputMismatch, match="model_hash 'm1' there, 'm2' now"):
-        judge_pictures([folder], POLICY, guard, model_hash="m2", out=out)
+        judge_pictures([folder], [POLICY], guard, model_hash="m2", out=out)
     edited = Policy("no-red", "2", "No red", (Rule("R1", wordings=("no pink",)),))
     with pytest.raises(OutputMismatch, match="policy_version, policy_hash, policy_text_hash"):
-        judge_pictures([folder], edited, guard, model_hash="m1", out=out)
+        judge_pictures([folder], [edited], guard, model_hash="m1", out=out)
     assert guard.sizes == [] and out.read_bytes() == before
     diary = tmp_path / "diary.txt"
     diary.write_text("dear diary\n")

@@ -144,7 +144,7 @@ def test_policies_of_one_picture_go_through_with_it_once(shipped):
     guard = dataclasses.replace(shipped, fns=fns, scoring=Scoring("probability"), batch=8)
     texts = [f"R1: no {name}." for name in ("hat", "dog", "cat", "knife", "bottle", "fish", "cup",
                                             "car")]
-    found = guard.answer_policies(picture, texts)
+    found = guard.answer([picture] * 8, texts)
     assert shapes == [1] and len({reply.score.p_unsafe for reply in found}) == 8
     first = dataclasses.replace(
         guard, batcher=dataclasses.replace(guard.batcher, template=POLICY_FIRST))
@@ -152,7 +152,7 @@ def test_policies_of_one_picture_go_through_with_it_once(shipped):
     first.fns = dataclasses.replace(fns, forward=lambda params, segments, features, cache: (
         trunks.append(segments[0].tokens.shape), fns.forward(params, segments, features, cache))[1])
     pictures = [np.roll(picture, i, axis=0) for i in range(8)]
-    replies = first.answer(pictures, texts[0])
+    replies = first.answer(pictures, texts[:1] * 8)
     assert len(replies) == 8 and len(trunks) == 1 and trunks[0][0] == 1
 
 

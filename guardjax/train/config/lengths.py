@@ -19,6 +19,7 @@ class LengthsConfig:
     prompt: tuple[int, ...] = ()        # with the picture's; empty: those of the base's folder
     answer: tuple[int, ...] = ()        # to learn, the end included; empty: those of the base's
                                         # folder. The trained guard may write as many as the last
+                                        # (at least 32), whatever its base may
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
