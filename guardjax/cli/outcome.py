@@ -16,6 +16,7 @@ from guardjax.eval.controls import control_columns
 from guardjax.eval.figures import learning_curves, series_from_rows
 from guardjax.eval.gallery import Case, Picture, gallery_cases
 from guardjax.eval.harness import Question
+from guardjax.eval.invalid_views import invalid_table
 from guardjax.eval.matrix import METRIC, by_level, level_figure
 from guardjax.eval.metrics import METRICS
 from guardjax.eval.records import Prediction
@@ -114,8 +115,10 @@ def checked_in(path: str | pathlib.Path) -> Outcome | None:
 
 
 def further_tables(outcome: Outcome, split: str = "test") -> list[ReportTable]:
-    """Tables of the held-out splits and of the controls, those that have results."""
-    variants, tables = outcome.main_variants, []
+    """Tables of invalid answers, of the held-out splits and of the controls, where there are any.
+    """
+    variants = outcome.main_variants
+    tables = [invalid_table(outcome.rows, variants, split)]
     for metric, title in _HELD_OUT:
         columns = held_out_columns(metric)
         if _filled(outcome, columns[1:]):

@@ -17,15 +17,17 @@ from guardjax.eval.bootstrap import interval
 from guardjax.eval.cells import tabulate_runs
 from guardjax.eval.guard import Guard
 from guardjax.eval.harness import Question, ask
+from guardjax.eval.invalid_views import METRICS as INVALID_VIEWS
+from guardjax.eval.invalid_views import invalid_table
 from guardjax.eval.metrics import METRICS
 from guardjax.eval.records import Prediction
 from guardjax.eval.report import ReportTable
 from guardjax.eval.tables import Column, ResultRow
 
-OVERALL = ("f1", "accuracy", "macro_f1", "pss", "consistency", "invalid_rate", "f1_invalid_safe",
-           "f1_invalid_dropped")
-# Where rows say which policy is an exception: what LlavaGuard's paper prints.
-WITH_EXCEPTIONS = ("balanced_accuracy", "per", "pes")
+OVERALL = (*INVALID_VIEWS, "balanced_accuracy", "macro_f1", "pss", "consistency", "pair_accuracy",
+           "flip_pair_accuracy")
+# Where rows say which policy is an exception: what LlavaGuard's paper prints beside it.
+WITH_EXCEPTIONS = ("per", "pes")
 # F1 where there are positives, else accuracy: what the papers print of one policy.
 BY_GROUP = ("macro_f1", "accuracy")
 _COLUMNS_SHOWN = 12
@@ -64,10 +66,7 @@ def dataset_rows(
       exceptions: whether policies are exceptions to a usual one, as LlavaGuard's are.
       draws, seed: of the bootstrap.
     """
-    first = predictions[0].variant
-    mine = [row for row in predictions if row.variant == first]
-    everything = [*(row for label in LABELS for row in always(mine, label)), *predictions]
-    split = predictions[0].split
+    everything, split = with_constant(predictions), predictions[0].split
     # What is one policy to a table is one to the mean over policies, too.
     grouped = [dataclasses.replace(row, policy_id=groups[row.example_id]) for row in everything]
     overall = [name for name in OVERALL if name != "macro_f1"]
@@ -82,18 +81,25 @@ def dataset_rows(
     return rows
 
 
+def with_constant(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions after those of the two constant answers to the same rows."""
+    mine = [row for row in predictions if row.variant == predictions[0].variant]
+    return [*(row for label in LABELS for row in always(mine, label)), *predictions]
+
+
 def category_rows(
     predictions: Sequence[Prediction], categories: Mapping[str, str], *, draws: int = 1000,
     seed: int = 0,
 ) -> list[ResultRow]:
     """F1 (accuracy, without positives) of each category, as splits "SPLIT/category NAME".
 
-    `categories` maps example ids; rows without one are in none.
+    `categories` maps example ids; rows without one are in none. The constant answers are there,
+    too.
     """
-    rows = []
+    rows, everything = [], with_constant(predictions)
     for name in sorted(set(categories.values())):
         part = [dataclasses.replace(row, split=f"{row.split}/category {name}", policy_id="all")
-                for row in predictions if categories.get(row.example_id) == name]
+                for row in everything if categories.get(row.example_id) == name]
         rows += _rows(part, ("macro_f1",), draws, seed)
     return rows
 
@@ -106,10 +112,17 @@ def dataset_tables(rows: Sequence[ResultRow], split: str) -> list[ReportTable]:
         Column("F1", split, "f1"), Column("Accuracy", split, "accuracy"),
         Column("Macro-F1", split, "macro_f1"), Column("PSS", split, "pss"),
         Column("Invalid", split, "invalid_rate")],
-        "An invalid answer is wrong. Intervals: 95 %, bootstrap over pictures.")]
+        "An invalid answer is wrong. Intervals: 95 %, bootstrap over pictures."),
+        invalid_table(rows, variants, split)]
+    if any(row.metric == "pair_accuracy" for row in rows):
+        tables.append(ReportTable("Edited pairs", rows, variants, [
+            Column(METRICS[name].title, split, name)
+            for name in ("pair_accuracy", "flip_pair_accuracy")],
+            "A pair under a policy counts where both of its pictures are judged rightly."))
     if any(row.metric in WITH_EXCEPTIONS for row in rows):
         tables.append(ReportTable("Exceptions to the usual policy", rows, variants, [
-            Column(METRICS[name].title, split, name) for name in WITH_EXCEPTIONS],
+            Column(METRICS[name].title, split, name)
+            for name in ("balanced_accuracy", *WITH_EXCEPTIONS)],
             "PER: accuracy on pictures that this policy allows and another one of the data "
             "forbids. PES: its harmonic mean with balanced accuracy; always safe has 67."))
     by_category = [name for name in splits if name.startswith(f"{split}/category ")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from guardjax.data.datasets.record import NO_POLICY, SAFE, DatasetError, Record, ShownPolicy
-from guardjax.data.datasets.schema import Facts, Schema, checked, label_of
+from guardjax.data.datasets.schema import ALL, Facts, Schema, checked, label_of
 from guardjax.data.datasets.tables import Row, check_columns, read_rows
 from guardjax.data.intake import IntakeError, load_picture, read_file
 from guardjax.policies import Policy, load_policy
@@ -145,14 +145,18 @@ class DatasetReader:
                                f"{schema.how_to_get(self.directory)}")
         if schema.load is not None:
             return schema.load(self.directory, self.split)
-        for pattern in schema.files:
+        patterns = (schema.whole,) if schema.whole and self.split == ALL else schema.files
+        for pattern in patterns:
             files = sorted(self.directory.glob(pattern.format(split=self.split)))
             if files:
                 return [row for file in files
                         for row in read_rows(file, schema.image, schema.delimiter)]
+        if schema.whole and (self.directory / schema.whole).is_file():
+            raise DatasetError(f"{self.directory} has no splits; ask for {ALL!r} in the place of "
+                               f"{self.split!r}")
         raise DatasetError(
             f"{self.directory} has no split {self.split!r} of {schema.title} (looked for "
-            f"{', '.join(p.format(split=self.split) for p in schema.files)}). "
+            f"{', '.join(p.format(split=self.split) for p in patterns)}). "
             f"{schema.how_to_get(self.directory)}")
 
     def _wanted(self, row: Row) -> list[str]:
