@@ -109,8 +109,8 @@ def _show_table(console: Any, table: Any, args: argparse.Namespace, traps: Seque
     console.print(_grid(
         "The policy world stands in (toy numbers of a tiny guard, per cent [95 % interval])",
         [column.title for column in table.stand_in_columns],
-        {f"{model}: {table.stand_in[model]}": [_measured(cell) for cell in cells]
-         for model, cells in measured.items()}))
+        {f"{model}: {table.stand_in[model]}" if model in table.stand_in else model:
+         [_measured(cell) for cell in cells] for model, cells in measured.items()}))
     for trap in traps:
         console.print(f"  published protocol, {trap.name}: {trap.published}; strict: "
                       f"{trap.strict}", highlight=False)
@@ -136,8 +136,12 @@ def _show_traps(console: Any, args: argparse.Namespace) -> int:
     judged = sum(row.judged for row in outputs.both_stages)
     console.print(f"{args.row} on the test policies, {judged:,} verdicts, mean over policies of "
                   f"F1: {_measured(lines[0].strict)}; toy numbers", highlight=False)
-    console.print(_grid("Each trap alone, on the same answers", ("Number", "Moved by"), {
-        line.trap.name: [_measured(line.trapped), f"{100 * line.moved:+.2f}"] for line in lines}))
+    console.print(_grid(
+        "Each trap alone, on the same answers",
+        ("Number", *(f"Always {label}" for label in lines[0].constant), "Moved by"), {
+            line.trap.name: [_measured(line.trapped),
+                             *(f"{100 * value:.1f}" for value in line.constant.values()),
+                             f"{100 * line.moved:+.2f}"] for line in lines}))
     for line in lines:
         console.print(f"  {line.trap.name}: {line.trap.published}", highlight=False)
     return 0

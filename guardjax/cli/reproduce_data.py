@@ -25,6 +25,7 @@ from guardjax.eval.baselines import always
 from guardjax.eval.bootstrap import Interval
 from guardjax.eval.guard import Guard, weights_hash
 from guardjax.eval.paper_tables import PaperTable
+from guardjax.eval.protocol import for_constant
 from guardjax.eval.reproduction import PUBLISHED_ROWS, SOURCES, Answered, table_line
 from guardjax.eval.traps import Trap, protocol_of
 from guardjax.json_file import write_json
@@ -75,7 +76,8 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     categories = sorted({name for each in first.values() for name in each.category_of.values()
                          if name})
     protocol = protocol_of(traps, categories)
-    lines = {model: table_line(SOURCES[table.name], answered, protocol)
+    lines = {model: table_line(SOURCES[table.name], answered,
+                               for_constant(protocol) if model in constant else protocol)
              for model, answered in {**constant, **answers}.items()}
     view = "compat" if traps else "strict"
     console.print(_side_by_side(table, lines, view))

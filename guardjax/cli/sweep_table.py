@@ -17,7 +17,8 @@ from guardjax.atomic import write_text
 from guardjax.cli.cost import load_cost
 from guardjax.cli.row_run import RowRun
 from guardjax.cli.trials import Trial
-from guardjax.eval.records import load_predictions
+from guardjax.eval.baselines import always
+from guardjax.eval.records import LABELS, load_predictions
 from guardjax.eval.summary import summarise
 from guardjax.eval.tables import ResultRow, columns_of, compact, percent
 from guardjax.train.metrics import METRICS_FILE, read_metrics
@@ -27,7 +28,10 @@ SUMMARY_FILE = "summary.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Trials that differ in their seed alone; `results` and `logged` follow `Summary`'s columns."""
+    """Trials that differ in their seed alone; `results` and `logged` follow `Summary`'s columns.
+
+    A constant guard has a line, too, with no seed that was asked for.
+    """
 
     name: str
     finished: int                           # seeds that are trained (and measured, if asked)
@@ -39,7 +43,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """All lines, the best first, and the titles of their columns."""
+    """All lines, the best first and the constant guards last, and the titles of their columns."""
 
     measured: tuple[str, ...]
     logged: tuple[str, ...]
@@ -70,16 +74,24 @@ def summarise_sweep(out: pathlib.Path, trials: Sequence[Trial], split: str | Non
             for name, runs in by_name.items()}
     answers = [row for runs in done.values() for run in runs if split
                for row in load_predictions(run.predictions_file(split))]
+    first = next((runs[0] for runs in done.values() if runs), None)
+    trivial = load_predictions(first.predictions_file(split)) if split and first else []
+    answers += [row for label in LABELS for row in always(trivial, label)]
     found = {(row.variant, row.split, row.metric): row
              for row in summarise(answers, {column.metric for column in columns}, per_seed=False)}
-    lines = [Line(name, len(done[name]), len(runs),
-                  tuple(found.get((name, column.split, column.metric)) for column in columns),
+
+    def results(name: str) -> tuple[ResultRow | None, ...]:
+        return tuple(found.get((name, column.split, column.metric)) for column in columns)
+
+    lines = [Line(name, len(done[name]), len(runs), results(name),
                   tuple(_mean([_last(run, metric) for run in done[name]]) for metric in metrics),
                   _mean([load_cost(run.folder).cpu_seconds for run in done[name]]))
              for name, runs in by_name.items()]
     order = next((i for i, column in enumerate(columns) if column.metric == "pss"), None)
+    constant = [Line(f"always_{label}", 0, 0, results(f"always_{label}"),
+                     (math.nan,) * len(metrics), math.nan) for label in LABELS if trivial]
     return Summary(tuple(column.title for column in columns), tuple(metrics),
-                   tuple(sorted(lines, key=lambda line: _rank(line, order))))
+                   (*sorted(lines, key=lambda line: _rank(line, order)), *constant))
 
 
 def terminal_summary(summary: Summary, title: str) -> Table:
@@ -91,7 +103,7 @@ def terminal_summary(summary: Summary, title: str) -> Table:
         table.add_column(head.replace(" ", "\n"), justify="right")
     for line in summary.lines:
         table.add_row(
-            line.name, f"{line.finished}/{line.seeds}",
+            line.name, f"{line.finished}/{line.seeds}" if line.seeds else "–",
             *(compact(cell).replace(" ", "\n") if cell else "–" for cell in line.results),
             *(_number(value) for value in (*line.logged, line.cpu_seconds)))
     return table

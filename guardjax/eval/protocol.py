@@ -65,6 +65,11 @@ class Outputs:
         return sorted(set(self.category_of.values()))
 
 
+def for_constant(protocol: Protocol) -> Protocol:
+    """The protocol for a guard that says one word to everything: in whatever form it is read."""
+    return dataclasses.replace(protocol, reading="grammar")
+
+
 def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f1", *,
            draws: int = 1000) -> Interval:
     """A benchmark's number, a share, with its interval over scenes and seeds.

@@ -77,6 +77,8 @@ def test_the_kept_results_stand_in(said, monkeypatch):
     value = next(row["value"] for row in kept if row["variant"] == "grpo_l3" and row["seed"] is None
                  and (row["split"], row["metric"]) == ("ladder", "macro_f1"))
     assert f" {100 * value:.1f} [" in out
+    # Constant guards stand beside the others: at least 1 of 5 levels is theirs.
+    assert float(line_of(out, "always safe")[2]) >= 20 and line_of(out, "always unsafe")
 
 
 def test_stored_answers_stand_in_under_either_protocol(runs, said):
@@ -88,6 +90,10 @@ def test_stored_answers_stand_in_under_either_protocol(runs, said):
                           "--compat", "invalid_is_safe")
     assert status == 0 and "published protocol, invalid_is_safe" in out
     assert line_of(out, "Qwen2.5-VL-7B: base")[2] == f"{100 * (1 + 2 / 3) / 2:.1f}"
+    # Whatever is asked for, a constant guard says it: L1 is right, L3 wrong, or the reverse.
+    for trap in ("bare_words", "first_answer"):
+        _, out, _ = said("reproduce", "safeguard_vl_table6", "--runs", runs, "--compat", trap)
+        assert line_of(out, "always safe")[2] == line_of(out, "always unsafe")[2] == "50.0"
     _, out, _ = said("reproduce", "safeguard_vl_table4", "--runs", runs, "--compat", "one_seed")
     assert "50.0 [no interval]" not in out.replace("\n", " "), "retention is no verdict"
 
@@ -97,6 +103,8 @@ def test_every_trap_is_shown(runs, said):
     assert status == 0 and "sft_l3 on the test policies, 40 verdicts" in out
     assert all(trap.name in out and trap.published in out for trap in TRAPS)
     assert line_of(out, "bare_words")[-1].startswith("-")
+    # The mean of p1 (nothing to flag: accuracy) and p2 (all to flag: F1).
+    assert "Always unsafe" in out and line_of(out, "bare_words")[-3:-1] == ["50.0", "50.0"]
 
 
 @pytest.mark.parametrize("words, message", [

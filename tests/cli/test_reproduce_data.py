@@ -70,6 +70,10 @@ def test_a_table_is_measured_once_and_viewed_twice(said, tiny_model, tmp_path, m
     value = {cell["model"]: cell for cell in compat["cells"]}[ROW]
     # In tags no answer is a bare word: all are unread, so safe; pooled, F1 is 0.
     assert "lost_rows" in compat["protocol"] and value["value"] == 0 and value["low"] is None
+    # What a constant guard says is no matter of form: it is pooled, no more.
+    trivial = {cell["model"]: cell["value"] for cell in compat["cells"]}
+    gold = [row.label == "unsafe" for row in rows]
+    assert trivial["always unsafe"] == pytest.approx(f1_score(gold, [True] * 9))
     status, again, _ = said("reproduce", *words, "--strict")
     assert status == 0 and "9 answers are stored, none is asked for" in again
     assert json.loads((tmp_path / f"out/{TABLE}.json").read_text()) == kept
