@@ -24,7 +24,8 @@ examples:
 
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
 report.html and looks.jsonl (one line for every measuring of a test split); where verdicts are
-scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR of P(unsafe)).
+scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR of P(unsafe)), and
+answer_cost.json (tokens and milliseconds a picture).
 Answers are kept in OUT/answers as they come: after an interruption the same command goes on, and
 what is there is not asked again. Answers of another model, or to other questions, are refused.
 """
@@ -99,6 +100,7 @@ def _over_world(args: argparse.Namespace) -> int:
 
     from guardjax.cache_dir import cache_dir
     from guardjax.cli import compose, measure, outcome, world_answers
+    from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_file
     from guardjax.cli.calibration_table import show_calibration
     from guardjax.cli.world_figures import world_figures
     from guardjax.cli.world_policies import load_world_policies
@@ -161,11 +163,13 @@ def _over_world(args: argparse.Namespace) -> int:
     further = outcome.further_tables(results, args.split)
     outcome.print_tables(console, (main_table, *further))
     calibration = show_calibration(console, predictions, out)
+    costs = show_costs(console, {args.model: answer_cost(predictions, time_file(out, stored))},
+                       out / COST_FILE)
     save_report(out / "report.html", Report(
         title=f"guardjax: {args.model} on {args.split}",
         subtitle="Pictures of the policy world; toy numbers.",
         rows=main_table.rows, variants=main_table.variants, columns=main_table.columns,
-        tables=further, plain_tables=[*counts, *calibration], figures=figures,
+        tables=further, plain_tables=[*counts, *calibration, *costs], figures=figures,
         cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
         provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
                     "Scoring": str(guard.scoring), "Template": guard.batcher.template,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from guardjax.cli import outcome
+from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_file
 from guardjax.cli.calibration_table import show_calibration
 from guardjax.cli.dataset_answers import all_answers, open_answers
 from guardjax.cli.dataset_gallery import dataset_cases
@@ -77,14 +78,17 @@ def evaluate_dataset(
     tables = dataset_tables(rows, reader.split)
     outcome.print_tables(console, tables)
     calibration = show_calibration(console, predictions, out)
+    costs = show_costs(console, {
+        name: answer_cost([row for row in predictions if row.variant == name],
+                          time_file(out, stored[name])) for name in guards}, out / COST_FILE)
     main = tables[0]
     save_report(out / "report.html", Report(
         title=title or f"{reader.schema.title}, {reader.split}",
         subtitle=f"{len(reader):,} rows of {reader.directory}.",
         rows=main.rows, variants=main.variants, columns=main.columns, resampled="over pictures",
         tables=tables[1:],
-        plain_tables=[*confusion_tables(predictions, categories), *calibration, _counts(reader),
-                      *_left_out(reader)],
+        plain_tables=[*confusion_tables(predictions, categories), *calibration, *costs,
+                      _counts(reader), *_left_out(reader)],
         figures=[*pair_figures(predictions, groups), *confusion_figures(predictions, categories),
                  *curve_figures(predictions)],
         cases=dataset_cases(predictions, reader),

@@ -14,6 +14,7 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
+from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_file
 from guardjax.cli.assets import model_dir
 from guardjax.cli.dataset_answers import all_answers, open_answers
 from guardjax.data.datasets.batches import check_fits
@@ -81,6 +82,10 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
              for model, answered in {**constant, **answers}.items()}
     view = "compat" if traps else "strict"
     console.print(_side_by_side(table, lines, view))
+    show_costs(console, {
+        f"{model}, {name}": answer_cost(each.rows, time_file(out, stored[model][name]))
+        for model, found in answers.items() for name, each in found.items()},
+        out / f"{table.name}-{COST_FILE}")
     for note in (*table.deviations, *_elsewhere(table), _OWN_PROMPT):
         console.print(f"  note: {note}", highlight=False, markup=False)
     for trap in traps:

@@ -129,11 +129,14 @@ def trap_table(outputs: Outputs, *, draws: int = 1000) -> list[TrapLine]:
     """Every trap alone, on the same answers, beside the constant guards' number under it."""
     categories = outputs.categories
     strict = number(outputs, STRICT, draws=draws)
-    protocols = [trap.apply(STRICT, categories) for trap in TRAPS]
     constant = {label: constant_outputs(outputs, label) for label in LABELS}
-    return [TrapLine(trap, strict, number(outputs, protocol, draws=draws), {
-        label: number(said, for_constant(protocol), draws=1).value
-        for label, said in constant.items()}) for trap, protocol in zip(TRAPS, protocols, strict=True)]
+    lines = []
+    for trap in TRAPS:
+        protocol = trap.apply(STRICT, categories)
+        lines.append(TrapLine(trap, strict, number(outputs, protocol, draws=draws), {
+            label: number(said, for_constant(protocol), draws=1).value
+            for label, said in constant.items()}))
+    return lines
 
 
 def constant_outputs(outputs: Outputs, label: str) -> Outputs:

@@ -1,4 +1,4 @@
-"""Tables of a data set: invalid answers in three views, edited pairs, constant guards everywhere."""
+"""Tables of a data set: three views of invalid answers, edited pairs, constant guards."""
 
 import numpy as np
 import pytest
