@@ -20,6 +20,7 @@ from guardjax.eval.dataset_results import (
     dataset_rows,
     dataset_tables,
     group_of,
+    unit_of,
 )
 from guardjax.eval.guard import Guard
 from guardjax.eval.records import Prediction, save_predictions
@@ -68,8 +69,9 @@ def evaluate_dataset(
     ids = [row.example_id for row in predictions[:len(reader)]]
     by_id = dict(zip(ids, reader.records, strict=True))
     groups = {i: group_of(record) for i, record in by_id.items()}
-    rows = dataset_rows(predictions, groups,
-                        exceptions=reader.schema.name == "llavaguard")
+    rows = dataset_rows(
+        predictions, groups, exceptions=reader.schema.name == "llavaguard",
+        units={i: unit for i, record in by_id.items() if (unit := unit_of(record))})
     categories = {i: record.category for i, record in by_id.items() if record.category}
     if len({by_id[i].label for i in categories}) == 2:  # else it names what is unsafe, no more
         rows += category_rows(predictions, categories)

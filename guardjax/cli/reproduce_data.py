@@ -27,7 +27,13 @@ from guardjax.eval.bootstrap import Interval
 from guardjax.eval.guard import Guard, weights_hash
 from guardjax.eval.paper_tables import PaperTable
 from guardjax.eval.protocol import for_constant
-from guardjax.eval.reproduction import PUBLISHED_ROWS, SOURCES, Answered, table_line
+from guardjax.eval.reproduction import (
+    PUBLISHED_ROWS,
+    SOURCES,
+    Answered,
+    asked_of,
+    table_line,
+)
 from guardjax.eval.traps import Trap, protocol_of
 from guardjax.json_file import write_json
 from guardjax.train.compilation import enable_compile_cache
@@ -58,13 +64,13 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     weights = _named(args.model, "--model", "NAME", table.rows or table.stand_in)
     _check_whole(table, folders, weights, args.out)
     out = pathlib.Path(args.out)
-    readers = {name: open_dataset(name, folder, missing=args.missing)
-               for name, folder in folders.items()}
+    readers = {(name, split): open_dataset(name, folders[name], split, missing=args.missing)
+               for name, split in asked_of(table.name) if name in folders}
     hashes = {name: weights_hash(model_dir(folder)) for name, folder in weights.items()}
     _say_what_is_there(console, table, readers, hashes)
     asked = f"{args.dtype}, {args.attention}"
-    stored = {model: {name: open_answers(out / name, reader, model, hashes[model], asked)
-                      for name, reader in readers.items()} for model in weights}
+    stored = {model: {key: open_answers(out.joinpath(*key), reader, model, hashes[model], asked)
+                      for key, reader in readers.items()} for model in weights}
     enable_compile_cache()
     answers = {}
     for model, files in stored.items():
@@ -83,8 +89,8 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     view = "compat" if traps else "strict"
     console.print(_side_by_side(table, lines, view))
     show_costs(console, {
-        f"{model}, {name}": answer_cost(each.rows, time_file(out, stored[model][name]))
-        for model, found in answers.items() for name, each in found.items()},
+        f"{model}, {_called(key)}": answer_cost(each.rows, time_file(out, stored[model][key]))
+        for model, found in answers.items() for key, each in found.items()},
         out / f"{table.name}-{COST_FILE}")
     for note in (*table.deviations, *_elsewhere(table), _OWN_PROMPT):
         console.print(f"  note: {note}", highlight=False, markup=False)
@@ -127,9 +133,16 @@ def _check_whole(table: PaperTable, folders: Mapping[str, str], weights: Mapping
         raise ReproduceError("give --out DIR, where answers are kept so that none is asked twice")
 
 
-def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str, DatasetReader],
-                       hashes: Mapping[str, str]) -> None:
-    for name, reader in readers.items():
+_Key = tuple[str, str]      # benchmark and split, "" for the usual one
+
+
+def _called(key: _Key) -> str:
+    return ", ".join(part for part in key if part)
+
+
+def _say_what_is_there(console: Console, table: PaperTable,
+                       readers: Mapping[_Key, DatasetReader], hashes: Mapping[str, str]) -> None:
+    for (name, _), reader in readers.items():
         line = f"{name}: {len(reader)} rows of split {reader.split}, hash {reader.digest}"
         published = PUBLISHED_ROWS.get(name)
         if published not in (None, len(reader)):
@@ -138,7 +151,7 @@ def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str
             line += f"; {len(reader.dropped)} left out"
         console.print(line, highlight=False, markup=False)
     for name in table.benchmarks:
-        if name not in readers:
+        if name not in {given for given, _ in readers}:
             schema = SCHEMAS[name]
             console.print(f"{name}: not given, its columns stay empty. "
                           + schema.how_to_get(pathlib.Path(schema.title)),
@@ -147,8 +160,8 @@ def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str
         console.print(f"{name}: weights {found}", highlight=False, markup=False)
 
 
-def _ask(files: Mapping[str, AnswerFile], readers: Mapping[str, DatasetReader],
-         load: Callable[[], Guard], out: pathlib.Path, console: Console) -> dict[str, Answered]:
+def _ask(files: Mapping[_Key, AnswerFile], readers: Mapping[_Key, DatasetReader],
+         load: Callable[[], Guard], out: pathlib.Path, console: Console) -> dict[_Key, Answered]:
     """A model's answers to all benchmarks; policies that do not fit are refused before any."""
     for name, file in files.items():
         if file.missing:
@@ -189,12 +202,12 @@ def _elsewhere(table: PaperTable) -> list[str]:
 
 
 def _as_json(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]],
-             readers: Mapping[str, DatasetReader], hashes: Mapping[str, str],
+             readers: Mapping[_Key, DatasetReader], hashes: Mapping[str, str],
              traps: Sequence[Trap]) -> dict[str, Any]:
     return {
         "table": table.name, "protocol": [trap.name for trap in traps] or "strict",
-        "data": {name: {"split": reader.split, "rows": len(reader), "hash": reader.digest}
-                 for name, reader in readers.items()},
+        "data": {_called(key): {"split": reader.split, "rows": len(reader), "hash": reader.digest}
+                 for key, reader in readers.items()},
         "models": dict(hashes),
         "cells": [{"model": model, "column": column, "paper": paper, **_numbers(cell)}
                   for model, cells in lines.items()

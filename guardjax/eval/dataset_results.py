@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import LABELS, Record, to_example
@@ -31,6 +32,7 @@ WITH_EXCEPTIONS = ("per", "pes")
 # F1 where there are positives, else accuracy: what the papers print of one policy.
 BY_GROUP = ("macro_f1", "accuracy")
 _COLUMNS_SHOWN = 12
+_BY_CATEGORY = "policyshiftbench"   # whose PSS is by (picture, category)
 _BY_VARIANT = ("llavaguard", "policyshiftbench")    # whose policies are too many for a table
 
 
@@ -39,6 +41,12 @@ def group_of(record: Record) -> str:
     if record.dataset in _BY_VARIANT:
         return record.variant or "default"
     return record.policy.id
+
+
+def unit_of(record: Record) -> str:
+    """What policies are held against each other on: a picture, or of PolicyShiftBench a picture in
+    one of its categories, as its authors have it; "" where the picture alone says it."""
+    return f"{record.image_id}/{record.category}" if record.dataset == _BY_CATEGORY else ""
 
 
 def answer_rows(guard: Guard, reader: DatasetReader, variant: str, places: Sequence[int]
@@ -56,7 +64,7 @@ def answer_rows(guard: Guard, reader: DatasetReader, variant: str, places: Seque
 
 def dataset_rows(
     predictions: Sequence[Prediction], groups: Mapping[str, str], *, exceptions: bool = False,
-    draws: int = 1000, seed: int = 0,
+    units: Mapping[str, str] = MappingProxyType({}), draws: int = 1000, seed: int = 0,
 ) -> list[ResultRow]:
     """All numbers of all variants, and of the two constant answers.
 
@@ -64,6 +72,7 @@ def dataset_rows(
       predictions: of one split; a variant a model.
       groups: example id -> name of its policy in tables, as `group_of` gives it.
       exceptions: whether policies are exceptions to a usual one, as LlavaGuard's are.
+      units: example id -> what policies are compared on, where that is not the picture.
       draws, seed: of the bootstrap.
     """
     everything, split = with_constant(predictions), predictions[0].split
@@ -72,7 +81,7 @@ def dataset_rows(
     overall = [name for name in OVERALL if name != "macro_f1"]
     if exceptions:
         overall += WITH_EXCEPTIONS
-    rows = _rows(everything, overall, draws, seed)
+    rows = _rows(everything, overall, draws, seed, units)
     rows += _rows(grouped, ("macro_f1",), draws, seed)
     for group in sorted(set(groups.values())):
         part = [dataclasses.replace(row, split=f"{split}/{group}")
@@ -140,14 +149,15 @@ def dataset_tables(rows: Sequence[ResultRow], split: str) -> list[ReportTable]:
 
 
 def _rows(
-    predictions: Iterable[Prediction], metrics: Sequence[str], draws: int, seed: int
+    predictions: Iterable[Prediction], metrics: Sequence[str], draws: int, seed: int,
+    units: Mapping[str, str] = MappingProxyType({}),
 ) -> list[ResultRow]:
     found: dict[tuple[str, str], list[Prediction]] = {}
     for row in predictions:
         found.setdefault((row.variant, row.split), []).append(row)
     rows = []
     for (variant, split), group in found.items():
-        runs = tabulate_runs(group)
+        runs = tabulate_runs(group, unit_of=units)
         for name in metrics:
             result = interval(METRICS[name], runs, draws=draws, seed=seed, resample=("scenes",))
             if result.n:

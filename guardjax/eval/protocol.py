@@ -52,12 +52,14 @@ class Outputs:
     """Answers of a trained guard to one benchmark, as they were stored.
 
     `both_stages` and `second_stage` are of the model trained by both stages and by the second
-    alone; `category_of` maps pictures to categories (nothing for a picture of none).
+    alone; `category_of` maps pictures to categories (nothing for a picture of none), `unit_of`
+    example ids to what policies are compared on, where that is less than a picture.
     """
 
     both_stages: Sequence[Prediction]
     second_stage: Sequence[Prediction]
     category_of: Mapping[str, str]
+    unit_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def categories(self) -> list[str]:
@@ -99,7 +101,7 @@ def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f
         metric = "pes"
     elif protocol.average == "pooled" and metric == "macro_f1":
         metric = "f1"
-    runs = tabulate_runs(rows)
+    runs = tabulate_runs(rows, unit_of=outputs.unit_of)
     if protocol.seeds == "best":
         alone = [interval(METRICS[metric], {seed: cells}, draws=1)
                  for seed, cells in runs.items()]
