@@ -21,6 +21,7 @@ examples:
   guardjax eval --model runs/grpo_varied/model --policies house.yaml --out runs/house
   guardjax eval --dataset safeeditbench --dir SafeEditBench --out runs/safeeditbench
   guardjax eval --dataset own --dir my_pictures --policies house.yaml --out runs/mine
+  guardjax eval --dataset unsafebench --dir UnsafeBench --model base --beside guard --out runs/two
 
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
 report.html and looks.jsonl (one line for every measuring of a test split); where verdicts are
@@ -38,6 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="guard", metavar="DIR",
                         help="model directory, or the shipped 'guard' or 'base' (default: guard)")
+    parser.add_argument("--beside", action="append", default=[], metavar="DIR",
+                        help="a further model on the same rows of a data set, with its paired "
+                             "difference from --model; may be given again")
     parser.add_argument("--policies", nargs="*", metavar="FILE", default=[],
                         help="policy files; without any, the test policies and the ladder; for a "
                              "data set at most one, where its rows have none")
@@ -60,6 +64,10 @@ def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
     if (args.dataset is None) != (args.dir is None):
         return fail("eval", "--dataset and --dir belong together: a reader's name and a folder")
+    if args.beside and not args.dataset:
+        return fail("eval", "--beside compares models on a data set: give --dataset and --dir")
+    if len({args.model, *args.beside}) <= len(args.beside):
+        return fail("eval", "--model and --beside name a model twice; give each once")
     return _over_dataset(args) if args.dataset else _over_world(args)
 
 
@@ -81,12 +89,13 @@ def _over_dataset(args: argparse.Namespace) -> int:
                           missing=args.missing)
     enable_compile_cache()
     try:
-        guard = Guard.load(model_dir(args.model), dtype=args.dtype, attention=args.attention,
-                           scoring=scoring_of(args), template=args.template)
+        guards = {name: Guard.load(model_dir(name), dtype=args.dtype, attention=args.attention,
+                                   scoring=scoring_of(args), template=args.template)
+                  for name in (args.model, *args.beside)}
     except ValueError as error:
         return fail("eval", error)
-    evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console(),
-                     asked=_asked(args, guard))
+    evaluate_dataset(guards, reader, pathlib.Path(args.out), Console(),
+                     asked=_asked(args, guards[args.model]))
     return 0
 
 

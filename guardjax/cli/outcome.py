@@ -26,6 +26,7 @@ from guardjax.eval.tables import (
     CHECKED_IN,
     Column,
     ResultRow,
+    chance,
     columns_of,
     held_out_columns,
     layout,
@@ -162,11 +163,13 @@ def print_tables(console: Console, tables: Sequence[ReportTable],
                 table.rows, table.variants, table.columns, names, table.title), "")
 
 
-def print_contrasts(console: Console, outcome: Outcome) -> None:
+def print_contrasts(console: Console, contrasts: Sequence[ResultRow]) -> None:
     """The differences, one a line."""
-    for row in outcome.contrasts:
+    for row in contrasts:
+        p = "" if row.p is None else f", p {chance(row.p)}"
         console.print(f"{METRICS[row.metric].title}, {row.variant}: {100 * row.value:+.1f} points "
-                      f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]", highlight=False)
+                      f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]{p}", highlight=False,
+                      markup=False, soft_wrap=True)
 
 
 def matrix_figure(outcome: Outcome, note: str = "") -> ReportFigure | None:
