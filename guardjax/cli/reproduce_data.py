@@ -17,6 +17,7 @@ from rich.table import Table
 from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_file
 from guardjax.cli.assets import model_dir
 from guardjax.cli.dataset_answers import all_answers, open_answers
+from guardjax.cli.reproduce_differences import against_first, difference_grid, differences_as_json
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import LABELS
@@ -88,6 +89,9 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
              for model, answered in {**constant, **answers}.items()}
     view = "compat" if traps else "strict"
     console.print(_side_by_side(table, lines, view))
+    tests = against_first(table, answers, protocol)
+    if tests:
+        console.print(difference_grid(table, tests))
     show_costs(console, {
         f"{model}, {_called(key)}": answer_cost(each.rows, time_file(out, stored[model][key]))
         for model, found in answers.items() for key, each in found.items()},
@@ -99,7 +103,8 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
         console.print(f"  published protocol, {trap.name}: {trap.published}; strict: {trap.strict}"
                       f"{on_data}", highlight=False, markup=False)
     file = out / f"{table.name}{'-compat' if traps else ''}.json"
-    write_json(file, _as_json(table, lines, readers, hashes, traps))
+    write_json(file, _as_json(table, lines, readers, hashes, traps)
+               | {"differences": differences_as_json(table, tests)})
     console.print(f"table: {file}", highlight=False, markup=False)
     return 0
 

@@ -14,7 +14,8 @@ from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import example_id
 from guardjax.eval.bootstrap import Interval
 from guardjax.eval.dataset_results import group_of, unit_of
-from guardjax.eval.protocol import NothingLeft, Outputs, Protocol, number
+from guardjax.eval.paired_test import PairedTest
+from guardjax.eval.protocol import NothingLeft, Outputs, Protocol, against, number
 from guardjax.eval.records import Prediction
 from guardjax.policies import LADDER_LEVELS
 
@@ -143,13 +144,34 @@ def on_published(protocol: Protocol, dataset: str) -> Protocol:
     return dataclasses.replace(protocol, lost_rows=False)
 
 
-def _cell(source: Source, answered: Answered, protocol: Protocol, draws: int) -> Interval | None:
+def table_differences(
+    sources: Sequence[Source], answered: Mapping[tuple[str, str], Answered],
+    others: Mapping[tuple[str, str], Answered], protocol: Protocol,
+) -> list[PairedTest | None]:
+    """One model minus another, one a column; None for a mean of columns and where nothing is known.
+    """
+    tests: list[PairedTest | None] = []
+    for source in sources:
+        key, found = (source.dataset, source.split), None
+        if key in answered:
+            found = against(*(_outputs(source, each[key]) for each in (answered, others)),
+                            on_published(protocol, source.dataset), source.metric)
+        tests.append(found)
+    return tests
+
+
+def _outputs(source: Source, answered: Answered) -> Outputs:
+    """The answers that a column is made of."""
     rows = [dataclasses.replace(row, policy_id=answered.group_of[row.example_id])
             for row in answered.rows
             if source.category in ("", answered.category_of[row.example_id])
             and source.policy in ("", answered.group_of[row.example_id])]
     category_of = {row.image_id: answered.category_of[row.example_id] for row in rows}
-    outputs = Outputs(rows, rows, category_of, answered.unit_of)
+    return Outputs(rows, rows, category_of, answered.unit_of)
+
+
+def _cell(source: Source, answered: Answered, protocol: Protocol, draws: int) -> Interval | None:
+    outputs = _outputs(source, answered)
     try:
         return number(outputs, on_published(protocol, source.dataset), source.metric, draws=draws)
     except NothingLeft:

@@ -263,3 +263,23 @@ def test_averages_that_the_paper_states_are_means_of_its_splits():
     *parts, accuracy, f1, pss = TABLES["policyshiftguard_main"].rows["PolicyShiftGuard-7B"]
     for place, stated in enumerate((accuracy, f1, pss)):
         assert (parts[place] + parts[place + 3]) / 2 == pytest.approx(stated, abs=0.051)
+
+
+def test_two_models_are_tested_in_pairs(said, tiny_model, tiny_pair, tmp_path):
+    files.safe_edit_bench(tmp_path / "data")
+    words = (TABLE, "--data", f"safeeditbench={tmp_path / 'data'}", "--model",
+             f"{ROW}={tiny_model}", "--model", f"QwenGuard-7B (SFT)={tiny_pair}", "--out",
+             tmp_path / "out")
+    status, out, err = said("reproduce", *words)
+    assert status == 0, err
+    kept = json.loads((tmp_path / f"out/{TABLE}.json").read_text())
+    (line,) = kept["differences"]
+    value = {cell["model"]: cell["value"] for cell in kept["cells"]}
+    assert line["models"] == f"QwenGuard-7B (SFT) − {ROW}" and line["column"] == "Macro-F1"
+    assert line["value"] == pytest.approx(value["QwenGuard-7B (SFT)"] - value[ROW])
+    assert line["low"] <= line["value"] <= line["high"] and 0 < line["p"] <= 1
+    assert "Differences, paired over pictures" in out
+    # The published protocol has one run and no interval: no test either.
+    assert said("reproduce", *words, "--compat", "one_seed")[0] == 0
+    compat = json.loads((tmp_path / f"out/{TABLE}-compat.json").read_text())
+    assert compat["differences"] == []
