@@ -98,7 +98,8 @@ def evaluate_dataset(
                  *curve_figures(predictions)],
         cases=dataset_cases(predictions, reader),
         provenance={**{f"Model {name}": guard.model_hash for name, guard in guards.items()},
-                    "Rows": f"{reader.digest} (hash of ids, labels and policies)",
+                    "Rows": f"{reader.digest_with_pictures} (hash of ids, labels, policies and "
+                            "pictures)",
                     **({"Note": reader.schema.notes} if reader.schema.notes else {})}))
     console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
 

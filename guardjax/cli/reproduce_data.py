@@ -148,7 +148,8 @@ def _called(key: _Key) -> str:
 def _say_what_is_there(console: Console, table: PaperTable,
                        readers: Mapping[_Key, DatasetReader], hashes: Mapping[str, str]) -> None:
     for (name, _), reader in readers.items():
-        line = f"{name}: {len(reader)} rows of split {reader.split}, hash {reader.digest}"
+        line = (f"{name}: {len(reader)} rows of split {reader.split}, "
+                f"hash {reader.digest_with_pictures}")
         published = PUBLISHED_ROWS.get(name)
         if published not in (None, len(reader)):
             line += f"; published are {published}: not the same data"
@@ -211,7 +212,8 @@ def _as_json(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]],
              traps: Sequence[Trap]) -> dict[str, Any]:
     return {
         "table": table.name, "protocol": [trap.name for trap in traps] or "strict",
-        "data": {_called(key): {"split": reader.split, "rows": len(reader), "hash": reader.digest}
+        "data": {_called(key): {"split": reader.split, "rows": len(reader),
+                                "hash": reader.digest_with_pictures}
                  for key, reader in readers.items()},
         "models": dict(hashes),
         "cells": [{"model": model, "column": column, "paper": paper, **_numbers(cell)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import operator
 import os
@@ -136,6 +137,24 @@ class DatasetReader:
             words = (*record.rule_ids, record.caption) if record.caption else record.rule_ids
             found.update("\0".join((record.row_id, record.label, record.policy.text, *words)
                                    ).encode() + b"\n")
+        return found.hexdigest()[:16]
+
+    @functools.cached_property
+    def digest_with_pictures(self) -> str:
+        """16 hex digits over what `digest` has and over every picture's file: what answers to the
+        rows belong to. Reads all pictures, without opening them.
+
+        Raises:
+          DatasetError: one cannot be read; names row and file.
+        """
+        found = hashlib.sha256(self.digest.encode())
+        seen: dict[str, bytes] = {}     # a file that several rows name is read once
+        for index, record in enumerate(self.records):
+            source = self._sources[index]
+            name = str(source.file) if source.file is not None else record.place
+            if name not in seen:
+                seen[name] = hashlib.sha256(self.picture_bytes(index)).digest()
+            found.update(seen[name])
         return found.hexdigest()[:16]
 
     def _rows(self) -> list[Row]:
