@@ -22,7 +22,8 @@ examples:
   guardjax reproduce safeguard_vl_table6 --data safeeditbench=SafeEditBench \\
       --model "Qwen2.5-VL-7B=Qwen2.5-VL-7B-Instruct" --out runs/table6
 
-With data and weights: published, measured and interval side by side. Answers are kept in OUT, so
+With data and weights: published, measured and interval side by side, in the terminal and as a page
+in OUT; of several models each is tested against the first, in pairs. Answers are kept in OUT, so
 that a run that was stopped goes on, and --compat, a view of them, asks no model again. Without, the
 policy world stands in: the same rows and columns with a tiny guard on drawn scenes, said so and
 never beside a published number in one table.

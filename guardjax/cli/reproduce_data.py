@@ -18,6 +18,7 @@ from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_fi
 from guardjax.cli.assets import model_dir
 from guardjax.cli.dataset_answers import all_answers, open_answers
 from guardjax.cli.reproduce_differences import against_first, difference_grid, differences_as_json
+from guardjax.cli.reproduce_page import save_page
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import LABELS
@@ -28,6 +29,7 @@ from guardjax.eval.bootstrap import Interval
 from guardjax.eval.guard import Guard, weights_hash
 from guardjax.eval.paper_tables import PaperTable
 from guardjax.eval.protocol import for_constant
+from guardjax.eval.report import PlainTable
 from guardjax.eval.reproduction import (
     PUBLISHED_ROWS,
     SOURCES,
@@ -39,6 +41,7 @@ from guardjax.eval.traps import Trap, protocol_of
 from guardjax.json_file import write_json
 from guardjax.train.compilation import enable_compile_cache
 
+_HEAD = ("Model", "Column", "Paper", "Measured", "95 % interval", "Difference", "n")
 _OWN_PROMPT = ("prompts and verdict grammar are guardjax's, not the authors': weights that were "
                "trained on other words are measured out of theirs")
 _ON_STORED = {
@@ -54,7 +57,8 @@ class ReproduceError(ValueError):
 
 def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
                   traps: Sequence[Trap]) -> int:
-    """Asks what is not stored, prints the table and writes it to `OUT/TABLE[-compat].json`.
+    """Asks what is not stored, prints the table and writes it to `OUT/TABLE[-compat]`, .json and
+    .html.
 
     Raises:
       ReproduceError: see there; nothing was read or asked.
@@ -92,11 +96,12 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     tests = against_first(table, answers, protocol)
     if tests:
         console.print(difference_grid(table, tests))
-    show_costs(console, {
+    costs = show_costs(console, {
         f"{model}, {_called(key)}": answer_cost(each.rows, time_file(out, stored[model][key]))
         for model, found in answers.items() for key, each in found.items()},
         out / f"{table.name}-{COST_FILE}")
-    for note in (*table.deviations, *_elsewhere(table), _OWN_PROMPT):
+    notes = (*table.deviations, *_elsewhere(table), _OWN_PROMPT)
+    for note in notes:
         console.print(f"  note: {note}", highlight=False, markup=False)
     for trap in traps:
         on_data = f" ({_ON_STORED[trap.name]})" if trap.name in _ON_STORED else ""
@@ -105,7 +110,13 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     file = out / f"{table.name}{'-compat' if traps else ''}.json"
     write_json(file, _as_json(table, lines, readers, hashes, traps)
                | {"differences": differences_as_json(table, tests)})
-    console.print(f"table: {file}", highlight=False, markup=False)
+    page = file.with_suffix(".html")
+    save_page(page, table, PlainTable("Published and measured", _HEAD, _grid_lines(table, lines)),
+              tests, costs, answers, traps, notes, {
+                  **{f"Rows of {_called(key)}": reader.digest_with_pictures
+                     for key, reader in readers.items()},
+                  **{f"Weights of {name}": found for name, found in hashes.items()}})
+    console.print(f"table: {file}, {page}", highlight=False, markup=False)
     return 0
 
 
@@ -181,15 +192,21 @@ def _side_by_side(table: PaperTable, lines: Mapping[str, Sequence[Interval | Non
     grid = Table(title=f"{table.title} ({view}); published in {table.source}; per cent",
                  title_justify="left", header_style="bold", pad_edge=False, show_edge=False,
                  box=rich.box.SIMPLE_HEAD)
-    grid.add_column("Model", overflow="fold")
-    grid.add_column("Column", overflow="fold")
-    for title in ("Paper", "Measured", "95 % interval", "Difference", "n"):
-        grid.add_column(title, justify="right")
-    for model, cells in lines.items():
-        published = table.rows.get(model, (None,) * len(table.columns))
-        for column, paper, cell in zip(table.columns, published, cells, strict=True):
-            grid.add_row(model, column, *_words(paper, cell))
+    for number, head in enumerate(_HEAD):
+        grid.add_column(head, justify="right" if number > 1 else "left",
+                        overflow="fold" if number < 2 else "ellipsis")
+    for line in _grid_lines(table, lines):
+        grid.add_row(*line)
     return grid
+
+
+def _grid_lines(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]]
+                ) -> list[Sequence[str]]:
+    return [(model, column, *_words(paper, cell))
+            for model, cells in lines.items()
+            for column, paper, cell in zip(
+                table.columns, table.rows.get(model, (None,) * len(table.columns)), cells,
+                strict=True)]
 
 
 def _words(paper: float | None, cell: Interval | None) -> tuple[str, ...]:

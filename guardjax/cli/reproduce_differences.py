@@ -33,15 +33,20 @@ def difference_grid(table: PaperTable, tests: Tests) -> Table:
     """For the terminal."""
     grid = Table(title="Differences, paired over pictures; points", title_justify="left",
                  header_style="bold", pad_edge=False, show_edge=False, box=rich.box.SIMPLE_HEAD)
-    for head in ("Models", "Column"):
-        grid.add_column(head, overflow="fold")
-    for head in ("Measured", "95 % interval", "p"):
-        grid.add_column(head, justify="right")
-    for models, column, test in _there(table, tests):
-        gap = test.difference
-        grid.add_row(models, column, f"{100 * gap.value:+.1f}",
-                     f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}", chance(test.p))
+    heads, lines = difference_lines(table, tests)
+    for number, head in enumerate(heads):
+        grid.add_column(head, justify="right" if number > 1 else "left", overflow="fold")
+    for line in lines:
+        grid.add_row(*line)
     return grid
+
+
+def difference_lines(table: PaperTable, tests: Tests) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """(head, lines), as people read them: in points."""
+    return ("Models", "Column", "Measured", "95 % interval", "p"), [
+        (models, column, f"{100 * test.difference.value:+.1f}",
+         f"{100 * test.difference.low:+.1f} to {100 * test.difference.high:+.1f}", chance(test.p))
+        for models, column, test in _there(table, tests)]
 
 
 def differences_as_json(table: PaperTable, tests: Tests) -> list[dict[str, Any]]:

@@ -279,7 +279,14 @@ def test_two_models_are_tested_in_pairs(said, tiny_model, tiny_pair, tmp_path):
     assert line["value"] == pytest.approx(value["QwenGuard-7B (SFT)"] - value[ROW])
     assert line["low"] <= line["value"] <= line["high"] and 0 < line["p"] <= 1
     assert "Differences, paired over pictures" in out
+    page = (tmp_path / f"out/{TABLE}.html").read_text()
+    for part in ("Published and measured", "48.68", "Differences", "What answers cost",
+                 "Accuracy at L1", guard.weights_hash(tiny_pair), "Policy by policy"):
+        assert part in page
+    assert list((tmp_path / "out/figures").glob(f"{TABLE}-*.png"))
     # The published protocol has one run and no interval: no test either.
     assert said("reproduce", *words, "--compat", "one_seed")[0] == 0
     compat = json.loads((tmp_path / f"out/{TABLE}-compat.json").read_text())
     assert compat["differences"] == []
+    compat = (tmp_path / f"out/{TABLE}-compat.html").read_text()
+    assert "The published protocol" in compat and "one_seed" in compat
