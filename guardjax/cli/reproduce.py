@@ -115,6 +115,13 @@ def _show_table(console: Any, table: Any, args: argparse.Namespace, traps: Seque
     for trap in traps:
         console.print(f"  published protocol, {trap.name}: {trap.published}; strict: "
                       f"{trap.strict}", highlight=False)
+    configs = stand_in.row_configs(table)
+    for row, found in configs.items():
+        console.print(f"  row {row}: its config resolves to {found} (hash, seed 0)",
+                      highlight=False)
+    asked = ",".join(dict.fromkeys(table.stand_in.values()))
+    console.print(f"  trained and measured by: guardjax experiment --out DIR --rows {asked}",
+                  highlight=False, soft_wrap=True)
     console.print(f"The table itself needs {', '.join(table.benchmarks)} and the models' weights: "
                   "--data FORMAT=DIR --model NAME=DIR --out DIR.", highlight=False)
     return 0

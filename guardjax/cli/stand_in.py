@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from guardjax.cache_dir import cache_dir
-from guardjax.cli import measure
+from guardjax.cli import measure, rows
 from guardjax.cli.row_run import found_runs
 from guardjax.eval.baselines import always
 from guardjax.eval.bootstrap import Interval, interval
@@ -17,6 +18,7 @@ from guardjax.eval.paper_tables import PaperTable
 from guardjax.eval.protocol import Outputs, Protocol, for_constant, number
 from guardjax.eval.records import LABELS, Prediction, load_predictions
 from guardjax.eval.tables import load_results
+from guardjax.train.config import to_text
 
 SPLIT = "test"
 # Name in a table -> variant of the guards that any other has to beat.
@@ -67,9 +69,21 @@ def from_answers(table: PaperTable, stored: Mapping[str, Sequence[Prediction]],
 def _constant(stored: Mapping[str, Sequence[Prediction]]) -> dict[str, list[Prediction]]:
     """The constant guards' answers to what one seed of a variant was asked."""
     first = next(iter(stored.values()))
-    rows = [row for row in first if row.seed == first[0].seed]
-    return {variant: always(rows, label)
+    asked = [row for row in first if row.seed == first[0].seed]
+    return {variant: always(asked, label)
             for variant, label in zip(CONSTANT.values(), LABELS, strict=True)}
+
+
+def row_configs(table: PaperTable) -> dict[str, str]:
+    """Variant that is trained -> 16 hex digits of its row's config, resolved with seed 0.
+
+    Empty where the configs are not there, as outside of a checkout.
+    """
+    if not pathlib.Path(rows.CONFIGS).is_dir():
+        return {}
+    trained = dict.fromkeys(row for row in table.stand_in.values() if row != rows.BASE)
+    return {row: hashlib.sha256(to_text(rows.load_row(row, 0)).encode()).hexdigest()[:16]
+            for row in trained}
 
 
 def outputs_of(stored: Mapping[str, Sequence[Prediction]], variant: str, split: str,
@@ -89,8 +103,8 @@ def stored_answers(runs: pathlib.Path) -> dict[str, list[Prediction]]:
     stored: dict[str, list[Prediction]] = {}
     for run in found_runs(runs):
         if run.measured(SPLIT):
-            rows = load_predictions(run.predictions_file(SPLIT))
-            stored.setdefault(run.row, []).extend([*rows, *by_level(rows)])
+            found = load_predictions(run.predictions_file(SPLIT))
+            stored.setdefault(run.row, []).extend([*found, *by_level(found)])
     if not stored:
         raise StandInError(f"{runs} has no answers on the split {SPLIT}: make them with guardjax "
                            f"experiment --out {runs}")

@@ -1,14 +1,16 @@
 """The verb reproduce: published numbers, the stand-in's, and the traps, on stored answers."""
 
+import hashlib
 import json
 import pathlib
 
 import pytest
 
-from guardjax.cli import measure, reproduce, stand_in
+from guardjax.cli import measure, reproduce, rows, stand_in
 from guardjax.eval.paper_tables import TABLES
 from guardjax.eval.records import Prediction, save_predictions
 from guardjax.eval.traps import TRAPS
+from guardjax.train.config import to_text
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -78,6 +80,9 @@ def test_the_kept_results_stand_in(said, monkeypatch):
     value = next(row["value"] for row in kept if row["variant"] == "grpo_l3" and row["seed"] is None
                  and (row["split"], row["metric"]) == ("ladder", "macro_f1"))
     assert f" {100 * value:.1f} [" in out
+    config = hashlib.sha256(to_text(rows.load_row("grpo_l3", 0)).encode()).hexdigest()
+    assert f"row grpo_l3: its config resolves to {config[:16]}" in out
+    assert "guardjax experiment --out DIR --rows base,sft_l3,grpo_l3,grpo_varied" in out
     # Constant guards stand beside the others: at least 1 of 5 levels is theirs.
     assert float(line_of(out, "always safe")[2]) >= 20 and line_of(out, "always unsafe")
 
