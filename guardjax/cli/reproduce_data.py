@@ -112,7 +112,7 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
                | {"differences": differences_as_json(table, tests)})
     page = file.with_suffix(".html")
     save_page(page, table, PlainTable("Published and measured", _HEAD, _grid_lines(table, lines)),
-              tests, costs, answers, traps, notes, {
+              tests, costs, answers, readers, traps, notes, {
                   **{f"Rows of {_called(key)}": reader.digest_with_pictures
                      for key, reader in readers.items()},
                   **{f"Weights of {name}": found for name, found in hashes.items()}})

@@ -283,6 +283,8 @@ def test_two_models_are_tested_in_pairs(said, tiny_model, tiny_pair, tmp_path):
     for part in ("Published and measured", "48.68", "Differences", "What answers cost",
                  "Accuracy at L1", guard.weights_hash(tiny_pair), "Policy by policy"):
         assert part in page
+    # The gallery: real pictures are blurred until asked for, one picture under each policy.
+    assert page.count("data:image/jpeg;base64,") == page.count("class=\"veil\"") == 3
     assert list((tmp_path / "out/figures").glob(f"{TABLE}-*.png"))
     # The published protocol has one run and no interval: no test either.
     assert said("reproduce", *words, "--compat", "one_seed")[0] == 0
