@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Sequence
 
 from guardjax.eval.metrics import METRICS
-from guardjax.eval.records import load_predictions
-from guardjax.eval.tables import compact, load_results
+from guardjax.eval.records import LABELS, load_predictions
+from guardjax.eval.tables import compact, load_results, percent
 
 _SHOWN = ("f1", "accuracy", "balanced_accuracy", "macro_f1", "pss", "per", "pes", "pair_accuracy",
           "invalid_rate", "retention")
@@ -25,11 +25,12 @@ class CardResults:
 
     Attributes:
       data: what it was measured on, for people.
-      lines: (split, metric, value with interval in per cent, units).
+      lines: (split, metric, value with interval in per cent, the values of always saying safe and
+        always saying unsafe, units).
     """
 
     data: str
-    lines: Sequence[tuple[str, str, str, str]]
+    lines: Sequence[tuple[str, str, str, str, str]]
 
 
 def card_results(folder: pathlib.Path, model_hash: str) -> CardResults:
@@ -48,9 +49,13 @@ def card_results(folder: pathlib.Path, model_hash: str) -> CardResults:
         raise CardResultsError(f"{folder} has no answers of model {model_hash}; it has those of "
                                f"{there}. Evaluate this model, or give another folder")
     variant = mine[0].variant
-    lines = [(row.split, METRICS[row.metric].title, compact(row, 1), f"{row.n:,}")
-             for row in load_results(folder / "results.json")
-             if row.variant == variant and row.seed is None and row.metric in _SHOWN
+    results = [row for row in load_results(folder / "results.json") if row.seed is None]
+    constant = {(row.variant, row.split, row.metric): percent(row.value, 1) for row in results}
+    lines = [(row.split, METRICS[row.metric].title, compact(row, 1),
+              " / ".join(constant.get((f"always_{label}", row.split, row.metric), "–")
+                         for label in LABELS), f"{row.n:,}")
+             for row in results
+             if row.variant == variant and row.metric in _SHOWN
              and "/" not in row.split]
     if not lines:
         raise CardResultsError(f"{folder}/results.json has no number of {variant!r}: run guardjax "

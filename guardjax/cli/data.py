@@ -20,7 +20,7 @@ examples:
   guardjax data show data --split test --out sheet.png
   guardjax data card data
   guardjax data croissant runs/pairs --license https://creativecommons.org/licenses/by/4.0/
-  guardjax data check --format safeeditbench SafeEditBench
+  guardjax data check --format safeeditbench SafeEditBench --card SafeEditBench.md
   guardjax data check --format own my_pictures --policy house.yaml --against-split train
 
 DIR is a build (policy_world-...), or a folder that holds exactly one; for check, a data set;

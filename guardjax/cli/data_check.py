@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from guardjax.atomic import write_text
 from guardjax.cli.usage import plain
 from guardjax.data.datasets.names import TRAINED_ON
 from guardjax.json_file import write_json
@@ -44,12 +45,14 @@ def add_action(actions: argparse._SubParsersAction) -> argparse.ArgumentParser:
     check.add_argument("--distance", type=int, default=6, metavar="BITS",
                        help="bits of 64 in which pictures that look alike may differ (default: 6)")
     check.add_argument("--out", metavar="FILE.json", help="write everything found here")
+    check.add_argument("--card", metavar="FILE.md", help="write a data card of it")
     return check
 
 
 def check(args: argparse.Namespace) -> int:
     """Runs the action; returns the exit status. Raises `DatasetError` (2) as readers do."""
     # pyarrow and scipy take half a second to import, which other verbs need not wait for.
+    from guardjax.data.datasets.card import dataset_card
     from guardjax.data.datasets.check import check_dataset
     from guardjax.data.datasets.registry import open_dataset
 
@@ -82,6 +85,9 @@ def check(args: argparse.Namespace) -> int:
                                     "split": reader.split, "digest": reader.digest,
                                     **found.plain()})
         console.print(Text(f"everything: {args.out}"))
+    if args.card:
+        write_text(args.card, dataset_card(reader, found))
+        console.print(Text(f"card: {args.card}"))
     return 0 if found.clean else 1
 
 

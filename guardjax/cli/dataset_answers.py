@@ -27,9 +27,11 @@ def open_answers(folder: pathlib.Path, reader: DatasetReader, name: str, model_h
       asked: options that change an answer.
 
     Raises:
-      AnswersMismatch: those that are there are of another model or to other rows.
+      AnswersMismatch: those that are there are of another model, or to other rows or pictures.
+      DatasetError: a picture cannot be read.
     """
-    pins = Pins(name, model_hash, reader.schema.name, reader.split, reader.digest, asked)
+    pins = Pins(name, model_hash, reader.schema.name, reader.split, reader.digest_with_pictures,
+                asked)
     cells = [(reader.split, example_id(record)) for record in reader.records]
     return AnswerFile(folder / file_name(name), pins, cells)
 

@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     save_results(out / "results.json", results.everything)
     main_table = outcome.main_table(results, "Policy world, split test, this run")
     outcome.print_tables(console, (main_table, *_full_tables(full)), names)
-    outcome.print_contrasts(console, results)
+    outcome.print_contrasts(console, results.contrasts)
     records = measure.test_records(world, "test", measure.SHORT.policies)
     _write_report(out, results, full, predictions, questions, records)
     examples.judge_examples(console, models["grpo_varied"], out)

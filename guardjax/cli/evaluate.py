@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from typing import TYPE_CHECKING
 
 from guardjax.cli.compute_flags import add_compute_flags
 from guardjax.cli.scoring_flags import add_scoring_flags, scoring_of, way_of_asking
 from guardjax.cli.usage import fail, positive
 from guardjax.data.datasets.names import FORMATS
-
-if TYPE_CHECKING:
-    from guardjax.eval.guard import Guard
 
 _EPILOG = """\
 examples:
@@ -21,10 +17,12 @@ examples:
   guardjax eval --model runs/grpo_varied/model --policies house.yaml --out runs/house
   guardjax eval --dataset safeeditbench --dir SafeEditBench --out runs/safeeditbench
   guardjax eval --dataset own --dir my_pictures --policies house.yaml --out runs/mine
+  guardjax eval --dataset unsafebench --dir UnsafeBench --model base --beside guard --out runs/two
 
 Written to OUT: predictions.jsonl (every answer), results.json (every number with its interval),
 report.html and looks.jsonl (one line for every measuring of a test split); where verdicts are
-scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR of P(unsafe)).
+scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR of P(unsafe)), and
+answer_cost.json (tokens and milliseconds a picture).
 Answers are kept in OUT/answers as they come: after an interruption the same command goes on, and
 what is there is not asked again. Answers of another model, or to other questions, are refused.
 """
@@ -37,6 +35,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="guard", metavar="DIR",
                         help="model directory, or the shipped 'guard' or 'base' (default: guard)")
+    parser.add_argument("--beside", action="append", default=[], metavar="DIR",
+                        help="a further model on the same rows of a data set, with its paired "
+                             "difference from --model; may be given again")
     parser.add_argument("--policies", nargs="*", metavar="FILE", default=[],
                         help="policy files; without any, the test policies and the ladder; for a "
                              "data set at most one, where its rows have none")
@@ -59,6 +60,10 @@ def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status."""
     if (args.dataset is None) != (args.dir is None):
         return fail("eval", "--dataset and --dir belong together: a reader's name and a folder")
+    if args.beside and not args.dataset:
+        return fail("eval", "--beside compares models on a data set: give --dataset and --dir")
+    if len({args.model, *args.beside}) <= len(args.beside):
+        return fail("eval", "--model and --beside name a model twice; give each once")
     return _over_dataset(args) if args.dataset else _over_world(args)
 
 
@@ -80,12 +85,14 @@ def _over_dataset(args: argparse.Namespace) -> int:
                           missing=args.missing)
     enable_compile_cache()
     try:
-        guard = Guard.load(model_dir(args.model), dtype=args.dtype, attention=args.attention,
-                           scoring=scoring_of(args), template=args.template)
+        guards = {name: Guard.load(model_dir(name), dtype=args.dtype, attention=args.attention,
+                                   scoring=scoring_of(args), template=args.template)
+                  for name in (args.model, *args.beside)}
     except ValueError as error:
         return fail("eval", error)
-    evaluate_dataset({args.model: guard}, reader, pathlib.Path(args.out), Console(),
-                     asked=way_of_asking(args, guard.scoring, guard.batcher.template))
+    first = guards[args.model]
+    evaluate_dataset(guards, reader, pathlib.Path(args.out), Console(),
+                     asked=way_of_asking(args, first.scoring, first.batcher.template))
     return 0
 
 
@@ -94,6 +101,7 @@ def _over_world(args: argparse.Namespace) -> int:
 
     from guardjax.cache_dir import cache_dir
     from guardjax.cli import compose, measure, outcome, world_answers
+    from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_file
     from guardjax.cli.calibration_table import show_calibration
     from guardjax.cli.world_figures import world_figures
     from guardjax.cli.world_policies import load_world_policies
@@ -156,11 +164,13 @@ def _over_world(args: argparse.Namespace) -> int:
     further = outcome.further_tables(results, args.split)
     outcome.print_tables(console, (main_table, *further))
     calibration = show_calibration(console, predictions, out)
+    costs = show_costs(console, {args.model: answer_cost(predictions, time_file(out, stored))},
+                       out / COST_FILE)
     save_report(out / "report.html", Report(
         title=f"guardjax: {args.model} on {args.split}",
         subtitle="Pictures of the policy world; toy numbers.",
         rows=main_table.rows, variants=main_table.variants, columns=main_table.columns,
-        tables=further, plain_tables=[*counts, *calibration], figures=figures,
+        tables=further, plain_tables=[*counts, *calibration, *costs], figures=figures,
         cases=outcome.gallery_of(predictions, questions, [args.model], args.split),
         provenance={"Model": guard.model_hash, "Prompts": f"{len(questions):,}",
                     "Scoring": str(guard.scoring), "Template": guard.batcher.template,

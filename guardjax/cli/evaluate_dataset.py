@@ -8,17 +8,20 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from guardjax.cli import outcome
+from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_file
 from guardjax.cli.calibration_table import show_calibration
 from guardjax.cli.dataset_answers import all_answers, open_answers
 from guardjax.cli.dataset_gallery import dataset_cases
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.eval.answer_file import check_only
+from guardjax.eval.dataset_contrasts import dataset_contrasts
 from guardjax.eval.dataset_results import (
     category_rows,
     dataset_rows,
     dataset_tables,
     group_of,
+    unit_of,
 )
 from guardjax.eval.guard import Guard
 from guardjax.eval.records import Prediction, save_predictions
@@ -67,29 +70,36 @@ def evaluate_dataset(
     ids = [row.example_id for row in predictions[:len(reader)]]
     by_id = dict(zip(ids, reader.records, strict=True))
     groups = {i: group_of(record) for i, record in by_id.items()}
-    rows = dataset_rows(predictions, groups,
-                        exceptions=reader.schema.name == "llavaguard")
+    units = {i: unit for i, record in by_id.items() if (unit := unit_of(record))}
+    rows = dataset_rows(predictions, groups, exceptions=reader.schema.name == "llavaguard",
+                        units=units)
+    contrasts = dataset_contrasts(predictions, groups, units=units)
     categories = {i: record.category for i, record in by_id.items() if record.category}
     if len({by_id[i].label for i in categories}) == 2:  # else it names what is unsafe, no more
         rows += category_rows(predictions, categories)
     save_predictions(out / "predictions.jsonl", predictions)
-    save_results(out / "results.json", rows)
+    save_results(out / "results.json", [*rows, *contrasts])
     tables = dataset_tables(rows, reader.split)
     outcome.print_tables(console, tables)
+    outcome.print_contrasts(console, contrasts)
     calibration = show_calibration(console, predictions, out)
+    costs = show_costs(console, {
+        name: answer_cost([row for row in predictions if row.variant == name],
+                          time_file(out, stored[name])) for name in guards}, out / COST_FILE)
     main = tables[0]
     save_report(out / "report.html", Report(
         title=title or f"{reader.schema.title}, {reader.split}",
         subtitle=f"{len(reader):,} rows of {reader.directory}.",
         rows=main.rows, variants=main.variants, columns=main.columns, resampled="over pictures",
-        tables=tables[1:],
-        plain_tables=[*confusion_tables(predictions, categories), *calibration, _counts(reader),
-                      *_left_out(reader)],
+        tables=tables[1:], contrasts=contrasts,
+        plain_tables=[*confusion_tables(predictions, categories), *calibration, *costs,
+                      _counts(reader), *_left_out(reader)],
         figures=[*pair_figures(predictions, groups), *confusion_figures(predictions, categories),
                  *curve_figures(predictions)],
         cases=dataset_cases(predictions, reader),
         provenance={**{f"Model {name}": guard.model_hash for name, guard in guards.items()},
-                    "Rows": f"{reader.digest} (hash of ids, labels and policies)",
+                    "Rows": f"{reader.digest_with_pictures} (hash of ids, labels, policies and "
+                            "pictures)",
                     **({"Note": reader.schema.notes} if reader.schema.notes else {})}))
     console.print(f"report: {out / 'report.html'}", markup=False, highlight=False)
 

@@ -51,7 +51,7 @@ def gather(
     main = outcome.main_table(results, f"Policy world, split {split}", split)
     further = outcome.further_tables(results, split)
     outcome.print_tables(console, (main, *further), names)
-    outcome.print_contrasts(console, results)
+    outcome.print_contrasts(console, results.contrasts)
     shown = [row for row in rows.SHOWN if row in results.variants]
     verdicts, counts = world_figures(predictions, split, records, shown=shown, names=names,
                                      compared=results.main_variants)

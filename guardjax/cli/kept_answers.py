@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from guardjax.cli import measure
+from guardjax.cli.answer_cost import time_file, timed
 from guardjax.eval.answer_file import AnswerFile
 from guardjax.eval.guard import Guard
 from guardjax.eval.records import Prediction
@@ -31,7 +32,7 @@ def whole_answers(
       stored: the file.
       load: gives the model.
       ask: what is missing, a batch of predictions at a time, each stored as it comes.
-      out: folder of `looks.jsonl`.
+      out: folder of `looks.jsonl`, and of `time`, what each forward pass took.
       console: where it is told.
       seed: of the model, for that file.
     """
@@ -49,7 +50,7 @@ def whole_answers(
                   disable=not console.is_terminal) as bar:
         task = bar.add_task("asking", total=number, completed=kept)
         try:
-            for rows in ask(guard):
+            for rows in timed(ask(guard), time_file(out, stored), lambda: guard.num_programs):
                 stored.append(rows)
                 bar.advance(task, len(rows))
         except KeyboardInterrupt:

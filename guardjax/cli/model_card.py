@@ -91,8 +91,8 @@ def _measured(facts: CardFacts) -> str:
     """The section of results, with an empty line before and after; "" without any."""
     if facts.results is None:
         return ""
-    lines = "\n".join(f"| {_text(split)} | {metric} | {value} | {n} |"
-                      for split, metric, value, n in facts.results.lines)
+    lines = "\n".join(f"| {_text(split)} | {metric} | {value} | {constant} | {n} |"
+                      for split, metric, value, constant, n in facts.results.lines)
     rounded = (f" They are of the weights before these were rounded to {facts.dtype}."
                if facts.rounded else "")
     return f"""
@@ -101,8 +101,8 @@ def _measured(facts: CardFacts) -> str:
 On {_text(facts.results.data)}, by `guardjax eval`: per cent with 95 % intervals (bootstrap). An
 answer without a valid verdict counts as wrong.{rounded}
 
-| split | metric | value | n |
-|---|---|---:|---:|
+| split | metric | value | always safe / unsafe | n |
+|---|---|---:|---:|---:|
 {lines}
 """
 

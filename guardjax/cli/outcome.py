@@ -16,6 +16,7 @@ from guardjax.eval.controls import control_columns
 from guardjax.eval.figures import learning_curves, series_from_rows
 from guardjax.eval.gallery import Case, Picture, gallery_cases
 from guardjax.eval.harness import Question
+from guardjax.eval.invalid_views import invalid_table
 from guardjax.eval.matrix import METRIC, by_level, level_figure
 from guardjax.eval.metrics import METRICS
 from guardjax.eval.records import Prediction
@@ -25,6 +26,7 @@ from guardjax.eval.tables import (
     CHECKED_IN,
     Column,
     ResultRow,
+    chance,
     columns_of,
     held_out_columns,
     layout,
@@ -114,8 +116,10 @@ def checked_in(path: str | pathlib.Path) -> Outcome | None:
 
 
 def further_tables(outcome: Outcome, split: str = "test") -> list[ReportTable]:
-    """Tables of the held-out splits and of the controls, those that have results."""
-    variants, tables = outcome.main_variants, []
+    """Tables of invalid answers, of the held-out splits and of the controls, where there are any.
+    """
+    variants = outcome.main_variants
+    tables = [invalid_table(outcome.rows, variants, split)]
     for metric, title in _HELD_OUT:
         columns = held_out_columns(metric)
         if _filled(outcome, columns[1:]):
@@ -159,11 +163,13 @@ def print_tables(console: Console, tables: Sequence[ReportTable],
                 table.rows, table.variants, table.columns, names, table.title), "")
 
 
-def print_contrasts(console: Console, outcome: Outcome) -> None:
+def print_contrasts(console: Console, contrasts: Sequence[ResultRow]) -> None:
     """The differences, one a line."""
-    for row in outcome.contrasts:
+    for row in contrasts:
+        p = "" if row.p is None else f", p {chance(row.p)}"
         console.print(f"{METRICS[row.metric].title}, {row.variant}: {100 * row.value:+.1f} points "
-                      f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]", highlight=False)
+                      f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]{p}", highlight=False,
+                      markup=False, soft_wrap=True)
 
 
 def matrix_figure(outcome: Outcome, note: str = "") -> ReportFigure | None:

@@ -15,6 +15,7 @@ examples:
   guardjax pairs build --pictures PHOTOS --policy house.yaml --out runs/pairs \\
       --assessor-url http://localhost:8000/v1 --assessor-model Qwen/Qwen2.5-VL-72B-Instruct \\
       --editor-url http://localhost:8001/v1 --editor-model Qwen/Qwen-Image-Edit
+  guardjax eval --dataset safeeditbench --dir runs/pairs --split all --out runs/on_pairs
   guardjax pairs recaption --pictures PHOTOS --out runs/captions --assessor-url URL ...
   guardjax train --config configs/own_data/captions.py dataset.dir=runs/captions --out runs/sft
 

@@ -28,7 +28,8 @@ examples:
   guardjax reproduce safeguard_vl_table6 --data safeeditbench=SafeEditBench \\
       --model "Qwen2.5-VL-7B=Qwen2.5-VL-7B-Instruct" --out runs/table6
 
-With data and weights: published, measured and interval side by side. Answers are kept in OUT, so
+With data and weights: published, measured and interval side by side, in the terminal and as a page
+in OUT; of several models each is tested against the first, in pairs. Answers are kept in OUT, so
 that a run that was stopped goes on, and --compat, a view of them, asks no model again. One OUT is
 of one way of asking: a table by --scoring one_token or probability, which write no verdict, goes to
 an OUT of its own, and --compat that reads written verdicts is refused for it. Without, the policy
@@ -138,11 +139,18 @@ def _show_table(console: Any, table: Any, args: argparse.Namespace, traps: Seque
     console.print(_grid(
         "The policy world stands in (toy numbers of a tiny guard, per cent [95 % interval])",
         [column.title for column in table.stand_in_columns],
-        {f"{model}: {table.stand_in[model]}": [_measured(cell) for cell in cells]
-         for model, cells in measured.items()}))
+        {f"{model}: {table.stand_in[model]}" if model in table.stand_in else model:
+         [_measured(cell) for cell in cells] for model, cells in measured.items()}))
     for trap in traps:
         console.print(f"  published protocol, {trap.name}: {trap.published}; strict: "
                       f"{trap.strict}", highlight=False)
+    configs = stand_in.row_configs(table)
+    for row, found in configs.items():
+        console.print(f"  row {row}: its config resolves to {found} (hash, seed 0)",
+                      highlight=False)
+    asked = ",".join(dict.fromkeys(table.stand_in.values()))
+    console.print(f"  trained and measured by: guardjax experiment --out DIR --rows {asked}",
+                  highlight=False, soft_wrap=True)
     console.print(f"The table itself needs {', '.join(table.benchmarks)} and the models' weights: "
                   "--data FORMAT=DIR --model NAME=DIR --out DIR.", highlight=False)
     return 0
@@ -165,8 +173,12 @@ def _show_traps(console: Any, args: argparse.Namespace) -> int:
     judged = sum(row.judged for row in outputs.both_stages)
     console.print(f"{args.row} on the test policies, {judged:,} verdicts, mean over policies of "
                   f"F1: {_measured(lines[0].strict)}; toy numbers", highlight=False)
-    console.print(_grid("Each trap alone, on the same answers", ("Number", "Moved by"), {
-        line.trap.name: [_measured(line.trapped), f"{100 * line.moved:+.2f}"] for line in lines}))
+    console.print(_grid(
+        "Each trap alone, on the same answers",
+        ("Number", *(f"Always {label}" for label in lines[0].constant), "Moved by"), {
+            line.trap.name: [_measured(line.trapped),
+                             *(f"{100 * value:.1f}" for value in line.constant.values()),
+                             f"{100 * line.moved:+.2f}"] for line in lines}))
     for line in lines:
         console.print(f"  {line.trap.name}: {line.trap.published}", highlight=False)
     return 0

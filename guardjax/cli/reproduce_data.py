@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
-import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import rich.box
 from rich.console import Console
-from rich.table import Table
 
+from guardjax.cli.answer_cost import COST_FILE, answer_cost, show_costs, time_file
 from guardjax.cli.assets import model_dir
 from guardjax.cli.dataset_answers import all_answers, open_answers
+from guardjax.cli.reproduce_differences import against_first, difference_grid, differences_as_json
+from guardjax.cli.reproduce_page import save_page
+from guardjax.cli.reproduce_table import HEAD, cells_as_json, grid_lines, side_by_side
 from guardjax.cli.scoring_flags import scoring_of, way_of_asking
 from guardjax.data.batching import load_batcher
 from guardjax.data.datasets.batches import check_fits
@@ -27,7 +27,15 @@ from guardjax.eval.baselines import always
 from guardjax.eval.bootstrap import Interval
 from guardjax.eval.guard import Guard, check_trained_as, weights_hash
 from guardjax.eval.paper_tables import PaperTable
-from guardjax.eval.reproduction import PUBLISHED_ROWS, SOURCES, Answered, table_line
+from guardjax.eval.protocol import for_constant
+from guardjax.eval.report import PlainTable
+from guardjax.eval.reproduction import (
+    PUBLISHED_ROWS,
+    SOURCES,
+    Answered,
+    asked_of,
+    table_line,
+)
 from guardjax.eval.scoring import REASONED, Scoring, answer_tokens
 from guardjax.eval.traps import Trap, protocol_of
 from guardjax.json_file import write_json
@@ -50,7 +58,8 @@ class ReproduceError(ValueError):
 
 def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
                   traps: Sequence[Trap]) -> int:
-    """Asks what is not stored, prints the table and writes it to `OUT/TABLE[-compat].json`.
+    """Asks what is not stored, prints the table and writes it to `OUT/TABLE[-compat]`, .json and
+    .html.
 
     Raises:
       ReproduceError: see there; nothing was read or asked.
@@ -63,16 +72,16 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     weights = _named(args.model, "--model", "NAME", table.rows or table.stand_in)
     _check_whole(table, folders, weights, args.out)
     out = pathlib.Path(args.out)
-    readers = {name: open_dataset(name, folder, missing=args.missing)
-               for name, folder in folders.items()}
+    readers = {(name, split): open_dataset(name, folders[name], split, missing=args.missing)
+               for name, split in asked_of(table.name) if name in folders}
     hashes = {name: weights_hash(model_dir(folder)) for name, folder in weights.items()}
     scoring = scoring_of(args)
     templates = {name: _template(pathlib.Path(model_dir(folder)), scoring, args.template)
                  for name, folder in weights.items()}
     _say_what_is_there(console, table, readers, hashes)
-    stored = {model: {name: open_answers(out / name, reader, model, hashes[model],
-                                         way_of_asking(args, scoring, templates[model]))
-                      for name, reader in readers.items()} for model in weights}
+    stored = {model: {key: open_answers(out.joinpath(*key), reader, model, hashes[model],
+                                        way_of_asking(args, scoring, templates[model]))
+                      for key, reader in readers.items()} for model in weights}
     enable_compile_cache()
     answers = {}
     for model, files in stored.items():
@@ -86,20 +95,36 @@ def show_measured(console: Console, table: PaperTable, args: argparse.Namespace,
     categories = sorted({name for each in first.values() for name in each.category_of.values()
                          if name})
     protocol = protocol_of(traps, categories)
-    lines = {model: table_line(SOURCES[table.name], answered, protocol)
+    lines = {model: table_line(SOURCES[table.name], answered,
+                               for_constant(protocol) if model in constant else protocol)
              for model, answered in {**constant, **answers}.items()}
     view = "compat" if traps else "strict"
-    console.print(_side_by_side(table, lines, f"{view}, scoring {scoring}"))
+    console.print(side_by_side(table, lines, f"{view}, scoring {scoring}"))
+    tests = against_first(table, answers, protocol)
+    if tests:
+        console.print(difference_grid(table, tests))
+    costs = show_costs(console, {
+        f"{model}, {_called(key)}": answer_cost(each.rows, time_file(out, stored[model][key]))
+        for model, found in answers.items() for key, each in found.items()},
+        out / f"{table.name}-{COST_FILE}")
     not_written = [_NOT_WRITTEN.format(scoring.mode)] if scoring.mode != REASONED else []
-    for note in (*table.deviations, *_elsewhere(table), _OWN_PROMPT, *not_written):
+    notes = (*table.deviations, *_elsewhere(table), _OWN_PROMPT, *not_written)
+    for note in notes:
         console.print(f"  note: {note}", highlight=False, markup=False)
     for trap in traps:
         on_data = f" ({_ON_STORED[trap.name]})" if trap.name in _ON_STORED else ""
         console.print(f"  published protocol, {trap.name}: {trap.published}; strict: {trap.strict}"
                       f"{on_data}", highlight=False, markup=False)
     file = out / f"{table.name}{'-compat' if traps else ''}.json"
-    write_json(file, _as_json(table, lines, readers, hashes, templates, scoring, traps))
-    console.print(f"table: {file}", highlight=False, markup=False)
+    write_json(file, _as_json(table, lines, readers, hashes, templates, scoring, traps)
+               | {"differences": differences_as_json(table, tests)})
+    page = file.with_suffix(".html")
+    save_page(page, table, PlainTable("Published and measured", HEAD, grid_lines(table, lines)),
+              tests, costs, answers, readers, traps, notes, {
+                  **{f"Rows of {_called(key)}": reader.digest_with_pictures
+                     for key, reader in readers.items()},
+                  **{f"Weights of {name}": found for name, found in hashes.items()}})
+    console.print(f"table: {file}, {page}", highlight=False, markup=False)
     return 0
 
 
@@ -142,10 +167,18 @@ def _template(folder: pathlib.Path, scoring: Scoring, asked: str | None) -> str:
     return batcher.template
 
 
-def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str, DatasetReader],
-                       hashes: Mapping[str, str]) -> None:
-    for name, reader in readers.items():
-        line = f"{name}: {len(reader)} rows of split {reader.split}, hash {reader.digest}"
+_Key = tuple[str, str]      # benchmark and split, "" for the usual one
+
+
+def _called(key: _Key) -> str:
+    return ", ".join(part for part in key if part)
+
+
+def _say_what_is_there(console: Console, table: PaperTable,
+                       readers: Mapping[_Key, DatasetReader], hashes: Mapping[str, str]) -> None:
+    for (name, _), reader in readers.items():
+        line = (f"{name}: {len(reader)} rows of split {reader.split}, "
+                f"hash {reader.digest_with_pictures}")
         published = PUBLISHED_ROWS.get(name)
         if published not in (None, len(reader)):
             line += f"; published are {published}: not the same data"
@@ -153,7 +186,7 @@ def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str
             line += f"; {len(reader.dropped)} left out"
         console.print(line, highlight=False, markup=False)
     for name in table.benchmarks:
-        if name not in readers:
+        if name not in {given for given, _ in readers}:
             schema = SCHEMAS[name]
             console.print(f"{name}: not given, its columns stay empty. "
                           + schema.how_to_get(pathlib.Path(schema.title)),
@@ -162,8 +195,8 @@ def _say_what_is_there(console: Console, table: PaperTable, readers: Mapping[str
         console.print(f"{name}: weights {found}", highlight=False, markup=False)
 
 
-def _ask(files: Mapping[str, AnswerFile], readers: Mapping[str, DatasetReader],
-         load: Callable[[], Guard], out: pathlib.Path, console: Console) -> dict[str, Answered]:
+def _ask(files: Mapping[_Key, AnswerFile], readers: Mapping[_Key, DatasetReader],
+         load: Callable[[], Guard], out: pathlib.Path, console: Console) -> dict[_Key, Answered]:
     """A model's answers to all benchmarks; policies that do not fit are refused before any."""
     for name, file in files.items():
         if file.missing:
@@ -172,56 +205,20 @@ def _ask(files: Mapping[str, AnswerFile], readers: Mapping[str, DatasetReader],
             for name, file in files.items()}
 
 
-def _side_by_side(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]], view: str
-                  ) -> Table:
-    grid = Table(title=f"{table.title} ({view}); published in {table.source}; per cent",
-                 title_justify="left", header_style="bold", pad_edge=False, show_edge=False,
-                 box=rich.box.SIMPLE_HEAD)
-    grid.add_column("Model", overflow="fold")
-    grid.add_column("Column", overflow="fold")
-    for title in ("Paper", "Measured", "95 % interval", "Difference", "n"):
-        grid.add_column(title, justify="right")
-    for model, cells in lines.items():
-        published = table.rows.get(model, (None,) * len(table.columns))
-        for column, paper, cell in zip(table.columns, published, cells, strict=True):
-            grid.add_row(model, column, *_words(paper, cell))
-    return grid
-
-
-def _words(paper: float | None, cell: Interval | None) -> tuple[str, ...]:
-    shown = "–" if paper is None else f"{paper:g}"
-    if cell is None or math.isnan(cell.value):
-        return shown, "–", "–", "–", "–" if cell is None else str(cell.n)
-    interval = ("none" if math.isnan(cell.low)
-                else f"{100 * cell.low:.1f}–{100 * cell.high:.1f}")
-    difference = "–" if paper is None else f"{100 * cell.value - paper:+.1f}"
-    return shown, f"{100 * cell.value:.1f}", interval, difference, str(cell.n)
-
-
 def _elsewhere(table: PaperTable) -> list[str]:
     return list(dict.fromkeys(source.elsewhere for source in SOURCES[table.name]
                               if source.elsewhere))
 
 
 def _as_json(table: PaperTable, lines: Mapping[str, Sequence[Interval | None]],
-             readers: Mapping[str, DatasetReader], hashes: Mapping[str, str],
+             readers: Mapping[_Key, DatasetReader], hashes: Mapping[str, str],
              templates: Mapping[str, str], scoring: Scoring, traps: Sequence[Trap]
              ) -> dict[str, Any]:
     return {
         "table": table.name, "protocol": [trap.name for trap in traps] or "strict",
         "scoring": str(scoring), "templates": dict(templates),
-        "data": {name: {"split": reader.split, "rows": len(reader), "hash": reader.digest}
-                 for name, reader in readers.items()},
+        "data": {_called(key): {"split": reader.split, "rows": len(reader),
+                                "hash": reader.digest_with_pictures}
+                 for key, reader in readers.items()},
         "models": dict(hashes),
-        "cells": [{"model": model, "column": column, "paper": paper, **_numbers(cell)}
-                  for model, cells in lines.items()
-                  for column, paper, cell in zip(
-                      table.columns, table.rows.get(model, (None,) * len(cells)), cells,
-                      strict=True)]}
-
-
-def _numbers(cell: Interval | None) -> dict[str, Any]:
-    if cell is None:
-        return {"value": None}
-    return {key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in dataclasses.asdict(cell).items()}
+        "cells": cells_as_json(table, lines)}

@@ -8,7 +8,8 @@ import fcntl
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -51,6 +52,10 @@ class RowRun:
         if not path.is_file() or not self.predictions_file(split).is_file():
             return None
         return json.loads(path.read_text(encoding="utf-8"))
+
+    def keep_measured(self, split: str, found: Mapping[str, Any]) -> None:
+        """Writes down what `measured` gives, after its answers are written."""
+        write_text(self._measured_file(split), json.dumps(found) + "\n")
 
 
 @contextlib.contextmanager
@@ -136,7 +141,7 @@ def measure_row(
         run.seed))
     found = wanted | {"prompts": len(questions),
                       "seconds": round(time.monotonic() - started, 1)}
-    write_text(run._measured_file(split), json.dumps(found) + "\n")
+    run.keep_measured(split, found)
     stored.path.unlink()
     return found
 

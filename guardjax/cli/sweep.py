@@ -27,7 +27,8 @@ Every trial is checked before the first is trained. What is finished is not done
 command may be stopped and given again, and several of them may work in one folder at a time: on a
 cluster each line of --print-commands is a job of its own, and --only-summarise gathers them.
 
-Written to OUT: TRIAL/seedS/{model,metrics.jsonl,cost.json,...} and summary.csv.
+Written to OUT: TRIAL/seedS/{model,metrics.jsonl,cost.json,...}, summary.csv and summary.html.
+Trials that train on a data set are measured on its split dataset.report, if there is one.
 exit status: 0 all trained, 1 a trial could not be, 2 bad input.
 """
 
@@ -39,9 +40,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file with sweep(add)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for all trials")
-    parser.add_argument("--split", choices=("dev", "test", "none"), default="dev",
+    parser.add_argument("--split", choices=("dev", "test", "none"),
                         help="of the policy world, to measure on (default: dev); none: only what "
-                             "training logs is compared")
+                             "training logs is compared. Trials on a data set are measured on "
+                             "their dataset.report")
     parser.add_argument("--metrics", type=lambda text: tuple(filter(None, text.split(","))),
                         default=("reward/total",), metavar="NAME,...",
                         help="columns from the end of the training's log (default: reward/total)")
@@ -62,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     """Runs the verb; returns the exit status: 1 where a trial could not be trained."""
     from rich.console import Console
 
-    from guardjax.cli import sweep_table, trials
+    from guardjax.cli import sweep_data, sweep_table, trials
     from guardjax.cli.row_run import RowRun
     from guardjax.train.config import ConfigError
 
@@ -74,19 +76,36 @@ def main(args: argparse.Namespace) -> int:
     if args.list:
         print(*(trial.place for trial in chosen), sep="\n")
         return 0
-    split = None if args.split == "none" else args.split
+    dataset = sweep_data.reported(every)
+    if dataset and dataset.report and args.split in ("dev", "test"):
+        raise ConfigError(f"--split {args.split} is of the policy world, and the trials are "
+                          f"measured on dataset.report={dataset.report!r}: leave --split out, or "
+                          "give none")
+    split = args.split
+    if split is None:
+        split = "dev" if dataset is None else sweep_data.MEASURED if dataset.report else "none"
+    split = None if split == "none" else split
     if args.print_commands:
         waiting = [trial for trial in chosen if not sweep_table.is_finished(
             RowRun(out, trial.name, trial.seed), split)]
         print(*(_command(args, trial) for trial in waiting), sep="\n")
         return 0
     failed = [] if args.only_summarise else _run_all(console, out, chosen, split)
-    summary = sweep_table.summarise_sweep(out, every, split, args.metrics)
+    columns, resample = (), None
+    if split == sweep_data.MEASURED:    # whose policies are its own, not a sample
+        columns, resample = sweep_data.data_columns(dataset), ("scenes", "seeds")
+    elif split:
+        columns = sweep_table.world_columns(split)
+    summary = sweep_table.summarise_sweep(out, every, split, args.metrics, columns,
+                                          resample=resample)
     if not any(line.finished for line in summary.lines):
         return 1 if failed else fail("sweep", f"nothing in {out} is finished yet")
-    where = f"measured on {split}" if split else "as the training logs end"
-    console.print(sweep_table.terminal_summary(summary, f"{args.config}, {where}; best first"))
-    console.print(f"table: {sweep_table.save_summary(out, summary)}")
+    measured_on = dataset.report if split == sweep_data.MEASURED else split
+    where = f"measured on {measured_on}" if split else "as the training logs end"
+    title = f"{args.config}, {where}; best first"
+    console.print(sweep_table.terminal_summary(summary, title))
+    console.print(f"table: {sweep_table.save_summary(out, summary)}, "
+                  f"{sweep_table.save_summary_page(out, summary, title)}")
     return 1 if failed else 0
 
 
@@ -94,7 +113,7 @@ def _run_all(console: Any, out: pathlib.Path, chosen: Sequence[Any], split: str 
              ) -> list[Any]:
     """Trains and measures what is not; returns the trials that could not be trained."""
     from guardjax.cache_dir import cache_dir
-    from guardjax.cli import compose, measure, row_run
+    from guardjax.cli import compose, measure, row_run, sweep_data
     from guardjax.data.sources import SourceError
     from guardjax.train.compilation import enable_compile_cache
     from guardjax.train.guard import NonFiniteError
@@ -102,7 +121,7 @@ def _run_all(console: Any, out: pathlib.Path, chosen: Sequence[Any], split: str 
 
     enable_compile_cache()
     questions, world = [], None
-    if split:
+    if split and split != sweep_data.MEASURED:
         world = measure.evaluation_world(cache_dir(), measure.FULL, split)
         questions = measure.plan_questions(world, compose.policy_splits(), measure.FULL, split)
     failed = []
@@ -119,11 +138,14 @@ def _run_all(console: Any, out: pathlib.Path, chosen: Sequence[Any], split: str 
                 failed.append(trial)    # the others are none the worse
                 fail("sweep", f"{trial.place} cannot be trained: {error}")
                 continue
-            if questions:
+            if split == sweep_data.MEASURED:
+                sweep_data.measure_on_data(run, trial.config, model, console)
+            elif questions:
                 row_run.measure_row(run, model, questions, split, world, console)
     return failed
 
 
 def _command(args: argparse.Namespace, trial: Any) -> str:
-    return shlex.join(["guardjax", "sweep", "--config", args.config, "--out", args.out,
-                       "--split", args.split, "--only", trial.place, *args.overrides])
+    split = ["--split", args.split] if args.split else []
+    return shlex.join(["guardjax", "sweep", "--config", args.config, "--out", args.out, *split,
+                       "--only", trial.place, *args.overrides])

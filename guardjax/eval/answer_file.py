@@ -33,8 +33,8 @@ class Pins:
       variant: the model's name in tables.
       model: hash of its weights.
       dataset, split: what was asked: a reader's name, or a build of the policy world.
-      rows: hash of the rows' ids, labels and policies (`DatasetReader.digest`), or of questions
-        (`harness.digest`).
+      rows: hash of the rows' ids, labels, policies and pictures
+        (`DatasetReader.digest_with_pictures`), or of questions (`harness.digest`).
       asked: how: whatever options of the command change an answer.
     """
 
@@ -49,7 +49,7 @@ class Pins:
 Cell = tuple[str, str]      # split and example id: one picture may be asked about for two splits
 
 _NAMES = {"variant": "name of the model", "model": "model (hash of its weights)",
-          "rows": "rows (hash of ids, labels and policies)", "asked": "way of asking"}
+          "rows": "rows (hash of ids, labels, policies and pictures)", "asked": "way of asking"}
 
 
 class AnswerFile:

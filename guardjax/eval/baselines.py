@@ -51,5 +51,5 @@ def _majority(
 
 
 def _answer(row: Prediction, variant: str, label: str) -> Prediction:
-    return dataclasses.replace(row, model=variant, variant=variant, output=label, outcome=label,
-                               cited_rules=(), problem=None)
+    return dataclasses.replace(row, model=variant, variant=variant, outcome=label, cited_rules=(),
+                               output=f"<answer>{label}</answer>", problem=None)

@@ -7,7 +7,8 @@ the bootstrap, `U` edited pairs under one policy.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class Cells:
     rules_right: np.ndarray     # bool, the rules cited are exactly the rules violated
     cluster: np.ndarray         # int, index into axes.clusters
     policy: np.ndarray          # int, index into axes.policies; -1 without a policy
-    images: Groups              # judged rows by picture
+    images: Groups              # judged rows by picture, or by `unit_of`
     policies: Groups            # judged rows by policy
     pairs: np.ndarray           # [U, 2] int: the two members of an edited pair, same policy
 
@@ -106,8 +107,12 @@ class Cells:
         return weights.clusters[:, self.cluster] * weights.policies[:, self.policy]
 
 
-def tabulate(predictions: Sequence[Prediction], axes: Axes | None = None) -> Cells:
+def tabulate(predictions: Sequence[Prediction], axes: Axes | None = None,
+             unit_of: Mapping[str, str] = MappingProxyType({})) -> Cells:
     """Arrays of one run's predictions.
+
+    `unit_of` maps example ids to what policies are held against each other on, where that is less
+    than a picture (PSS of PolicyShiftBench: a picture in a category).
 
     Rows are sorted by (kind, picture, policy, example), so that two runs over the same examples
     have the same cells whatever their order. Raises `ValueError` for an example that occurs
@@ -128,7 +133,8 @@ def tabulate(predictions: Sequence[Prediction], axes: Axes | None = None) -> Cel
     judged = flags(row.judged for row in rows)
     policy = np.array([policy_index[row.policy_id] if row.judged else -1 for row in rows], int)
     judged_rows = np.flatnonzero(judged)
-    image_names = np.array([f"{row.kind}:{row.image_id}" for row in rows if row.judged], str)
+    image_names = np.array([f"{row.kind}:{unit_of.get(row.example_id, row.image_id)}"
+                            for row in rows if row.judged], str)
     return Cells(
         axes=axes, keys=keys, judged=judged,
         caption=flags(row.kind == "caption" for row in rows),
@@ -146,12 +152,16 @@ def tabulate(predictions: Sequence[Prediction], axes: Axes | None = None) -> Cel
 
 
 def tabulate_runs(
-    predictions: Iterable[Prediction], axes: Axes | None = None
+    predictions: Iterable[Prediction], axes: Axes | None = None,
+    unit_of: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[int, Cells]:
-    """Seed -> its cells, for the predictions of one variant on one split; the axes are shared."""
+    """Seed -> its cells, for the predictions of one variant on one split; the axes are shared.
+
+    `unit_of` as `tabulate` has it.
+    """
     rows = list(predictions)
     axes = axes or Axes.of(rows)
-    return {seed: tabulate([row for row in rows if row.seed == seed], axes)
+    return {seed: tabulate([row for row in rows if row.seed == seed], axes, unit_of)
             for seed in sorted({row.seed for row in rows})}
 
 

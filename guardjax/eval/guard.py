@@ -169,19 +169,30 @@ class Guard:
         prompts = (self.batcher.prompts(examples, begun=begun) if branches == 1 else
                    branch_prompts(self.batcher, examples, branches, begun=begun))
         found = jax.device_get(self._ask(self.params, prompts))
+        read = _prompt_lengths(prompts)
         decode = self.batcher.tokenizer.decode
         if self.scoring.mode == REASONED:
-            return [Reply(decode(tokens[:length]), not ended) for tokens, length, ended in zip(
-                found.tokens[:, 0], found.length[:, 0], found.ended[:, 0], strict=True)]
+            return [Reply(decode(tokens[:length]), not ended, None, None, shown, int(length))
+                    for tokens, length, ended, shown in zip(
+                        found.tokens[:, 0], found.length[:, 0], found.ended[:, 0], read,
+                        strict=True)]
         replies = []
-        for logp, token in zip(*found, strict=True):
+        for logp, token, shown in zip(*found, read, strict=True):
             # The logistic of the difference: the softmax over the two, whatever they are of all.
             p_unsafe = 1 / (1 + np.exp(np.clip(np.float64(logp[0]) - logp[1], -700, 700)))
             score = Score(float(p_unsafe), float(np.exp(np.float64(logp)).sum()), int(token),
                           decode([token]))
             verdict = read_score(score, self._decided_by, self.scoring)
-            replies.append(Reply(say_score(score, self.scoring), False, verdict, score))
+            replies.append(Reply(say_score(score, self.scoring), False, verdict, score, shown, 0))
         return replies
+
+
+def _prompt_lengths(prompts: PromptBatch) -> list[int]:
+    """Tokens of each of the B prompts, its trunk's among them."""
+    lengths = np.asarray(prompts.prompt.mask).sum(axis=-1)
+    if prompts.trunk is not None:
+        lengths = lengths + np.asarray(prompts.trunk.mask).sum(axis=-1)[:, None]
+    return lengths.ravel().tolist()
 
 
 def weights_hash(path: str | pathlib.Path) -> str:

@@ -127,7 +127,8 @@ def _prediction(question: Question, reply: Reply, *, model: str, variant: str, s
         verdict = parse_verdict(reply.text, example.facts.get("rules"), truncated=reply.truncated)
     return predict_row(
         example, reply.text, verdict, model=model, variant=variant, seed=seed,
-        split=question.split, p_unsafe=None if reply.score is None else reply.score.p_unsafe)
+        split=question.split, p_unsafe=None if reply.score is None else reply.score.p_unsafe,
+        prompt_tokens=reply.prompt_tokens, answer_tokens=reply.answer_tokens)
 
 
 def _balanced(

@@ -45,6 +45,7 @@ def _table(name: str, title: str, source: str, benchmarks: tuple[str, ...],
 _HOUSE_F1 = Column("F1 under the house's policy", level_splits()[2], METRIC)
 _LADDER = Column("Ladder macro-F1", LADDER, METRIC)
 _RETENTION = Column("Retention", "test", "retention")
+_UNSTATED = (None, None, None)
 _NO_INTERVALS = "no seeds and no intervals are published"
 _OTHER_PROMPTS = "rows of other guards are cited, not run again: their prompts differ"
 
@@ -53,7 +54,14 @@ TABLES: dict[str, PaperTable] = {table.name: table for table in (
         "safeguard_vl_table2", "UnsafeBench, F1 by category", SAFEGUARD_VL, ("unsafebench",),
         ("Hate", "Violence", "Self-harm", "Sexual", "Shocking", "Illegal", "Deception",
          "Political", "Spam", "Overall"),
-        {"Qwen2.5-VL-7B": (24.5, 69.1, 55.3, 35.5, 47.2, 37.5, 33.9, 23.3, 23.0, 41.7),
+        {"NudeNet": (None, None, None, 62.4, None, None, None, None, None, None),
+         "NSFW-Detector": (None, None, None, 73.8, None, None, None, None, None, None),
+         "MultiHeaded": (29.2, 42.6, None, 75.7, 74.9, None, None, 60.0, None, None),
+         "Qwen2.5-VL-7B": (24.5, 69.1, 55.3, 35.5, 47.2, 37.5, 33.9, 23.3, 23.0, 41.7),
+         "LLaVA-v1.6-7B": (25.3, 57.0, 57.9, 41.4, 72.2, 52.1, 54.9, 66.7, 6.5, 52.0),
+         "InstructBLIP": (27.0, 61.5, 33.3, 77.7, 69.7, 68.7, 50.6, 66.0, 49.0, 55.9),
+         "GLM-4V-9B": (24.9, 59.2, 27.9, 81.9, 66.7, 67.7, 48.1, 72.5, 53.5, 56.5),
+         "Llama Guard 3 Vision": (0.0, 13.2, 23.5, 44.6, 34.0, 11.5, 6.8, 25.0, 0.0, 22.7),
          "QwenGuard-7B": (26.3, 50.0, 59.6, 51.2, 74.2, 25.2, 23.0, 12.2, 3.7, 43.6),
          "ShieldGemma 2": (24.1, 57.5, 15.0, 72.9, 43.9, 53.2, 45.2, 61.3, 48.4, 47.3),
          "SafeGuard-VL (SFT)": (33.8, 67.0, 45.4, 87.0, 74.8, 72.9, 61.5, 76.5, 53.1, 67.0),
@@ -74,10 +82,11 @@ TABLES: dict[str, PaperTable] = {table.name: table for table in (
     _table(
         "safeguard_vl_table4", "Safety against general ability", SAFEGUARD_VL,
         ("llavaguard", "unsafebench", "safeeditbench"),
-        ("LlavaGuard", "UnsafeBench", "SafeEditBench", "Safety", "General"),
-        {"Qwen2.5-VL-7B": (57.08, 41.71, 48.68, 49.16, 56.92),
-         "QwenGuard-7B (SFT)": (84.57, 43.56, 32.76, 53.63, 35.98),
-         "SafeGuard-VL (RL)": (71.78, 62.39, 45.59, 59.92, 57.02)},
+        ("LlavaGuard", "UnsafeBench", "SafeEditBench", "Safety", "MMMU", "RealWorldQA", "BLINK",
+         "MMT-Bench", "General"),
+        {"Qwen2.5-VL-7B": (57.08, 41.71, 48.68, 49.16, 45.00, 68.50, 54.66, 59.55, 56.92),
+         "QwenGuard-7B (SFT)": (84.57, 43.56, 32.76, 53.63, 36.00, 57.00, 12.05, 38.89, 35.98),
+         "SafeGuard-VL (RL)": (71.78, 62.39, 45.59, 59.92, 45.33, 68.37, 53.60, 60.76, 57.02)},
         ("84.57 is QwenGuard-7B's policy exception score in its own paper, not an F1",
          "General is the mean of MMMU, RealWorldQA, BLINK and MMT-Bench", _NO_INTERVALS),
         {"Qwen2.5-VL-7B": "base", "QwenGuard-7B (SFT)": "sft_l3", "SafeGuard-VL (RL)": "grpo_l3"},
@@ -100,12 +109,31 @@ TABLES: dict[str, PaperTable] = {table.name: table for table in (
         {"Qwen2.5-VL-7B": "base", "QwenGuard-7B (SFT)": "sft_l3", "SafeGuard-VL (RL)": "grpo_l3",
          "SafeGuard-VL (RL + edited pairs)": "grpo_varied"}, (_LADDER,)),
     _table(
+        "policyshiftguard_main", "PolicyShiftBench, policies of training and held out",
+        POLICY_SHIFT, ("policyshiftbench",),
+        tuple(f"{part} {metric}" for part in ("Adaptive", "Shift", "Average")
+              for metric in ("accuracy", "F1", "PSS")),
+        {"Qwen2.5-VL-7B": (54.5, 29.0, 9.5, 50.7, 12.1, 0.0, *_UNSTATED),
+         "QwenGuard-7B": (44.6, 39.0, 10.2, 49.9, 39.5, 9.1, *_UNSTATED),
+         "PolicyShiftGuard-3B": (86.6, 85.6, 79.0, 61.1, 47.8, 50.5, *_UNSTATED),
+         "PolicyShiftGuard-7B": (86.3, 86.8, 73.8, 69.9, 67.0, 70.4, 78.1, 76.9, 72.1)},
+        ("its script drops invalid answers; here they are wrong",
+         "51 and 41 per cent of QwenGuard-7B's answers are invalid, and were dropped",
+         "PSS is by picture and category, as its script has it", _NO_INTERVALS),
+        {"Qwen2.5-VL-7B": "base", "PolicyShiftGuard-7B": "sft_varied"},
+        tuple(Column(f"{title}, {what}", split, metric)
+              for what, split in (("new policies", "test"), ("new shapes", "test_shapes"))
+              for title, metric in (("Accuracy", "accuracy"), ("F1", "f1"), ("PSS", "pss")))),
+    _table(
         "policyshiftguard_plus", "PolicyShiftBench-PLUS", POLICY_SHIFT, ("policyshiftbench",),
         ("Accuracy", "F1", "PSS"),
-        {"Qwen2.5-VL-7B": (54.2, 20.6, 0.0), "SafeGuard-VL-RL-7B": (57.3, 45.3, 5.7),
-         "GuardReasoner-VL-7B": (52.3, 55.0, 8.9), "PolicyShiftGuard-3B": (70.0, 67.1, 50.4),
-         "PolicyShiftGuard-7B": (76.5, 77.9, 56.2)},
-        ("its script drops invalid answers; here they are wrong", _NO_INTERVALS),
+        {"Qwen2.5-VL-7B": (54.2, 20.6, 0.0), "Qwen3.5-35B-A3B": (64.6, 56.8, 19.5),
+         "Qwen3.5-4B (thinking)": (76.8, 55.5, 22.7), "Llama Guard 4": (52.2, 12.2, 1.1),
+         "SafeGuard-VL-RL-7B": (57.3, 45.3, 5.7), "GuardReasoner-VL-7B": (52.3, 55.0, 8.9),
+         "PolicyShiftGuard-3B": (70.0, 67.1, 50.4), "PolicyShiftGuard-7B": (76.5, 77.9, 56.2)},
+        ("its script drops invalid answers; here they are wrong",
+         "each number is the mean of two splits, policies of training and held out",
+         "PSS is by picture and category, as its script has it", _NO_INTERVALS),
         {"Qwen2.5-VL-7B": "base", "SafeGuard-VL-RL-7B": "grpo_l3",
          "PolicyShiftGuard-7B": "sft_varied"},
         (Column("Accuracy", "test", "accuracy"), Column("F1", "test", "f1"),

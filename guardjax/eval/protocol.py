@@ -16,6 +16,7 @@ import numpy as np
 from guardjax.eval.bootstrap import Interval, interval
 from guardjax.eval.cells import tabulate_runs
 from guardjax.eval.metrics import METRICS
+from guardjax.eval.paired_test import PairedTest, paired_test
 from guardjax.eval.records import Prediction
 from guardjax.rewards.compat_safeguard_vl import accuracy_reward, format_reward
 from guardjax.types import PolicyExample
@@ -52,17 +53,24 @@ class Outputs:
     """Answers of a trained guard to one benchmark, as they were stored.
 
     `both_stages` and `second_stage` are of the model trained by both stages and by the second
-    alone; `category_of` maps pictures to categories (nothing for a picture of none).
+    alone; `category_of` maps pictures to categories (nothing for a picture of none), `unit_of`
+    example ids to what policies are compared on, where that is less than a picture.
     """
 
     both_stages: Sequence[Prediction]
     second_stage: Sequence[Prediction]
     category_of: Mapping[str, str]
+    unit_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def categories(self) -> list[str]:
         """The benchmark's categories by name."""
         return sorted(set(self.category_of.values()))
+
+
+def for_constant(protocol: Protocol) -> Protocol:
+    """The protocol for a guard that says one word to everything: in whatever form it is read."""
+    return dataclasses.replace(protocol, reading="grammar")
 
 
 def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f1", *,
@@ -76,6 +84,25 @@ def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f
     Raises:
       NothingLeft: no answer counts under the protocol.
     """
+    rows, metric = viewed(outputs, protocol, metric)
+    if protocol.score == "reward":
+        return Interval(_mean_reward(rows), np.nan, np.nan, len(rows))
+    runs = tabulate_runs(rows, unit_of=outputs.unit_of)
+    if protocol.seeds == "best":
+        alone = [interval(METRICS[metric], {seed: cells}, draws=1)
+                 for seed, cells in runs.items()]
+        best = max(alone, key=lambda found: found.value)
+        return Interval(best.value, np.nan, np.nan, best.n)
+    # Policies of a benchmark are its own fixed list.
+    return interval(METRICS[metric], runs, draws=draws, resample=("scenes", "seeds"))
+
+
+def viewed(outputs: Outputs, protocol: Protocol, metric: str) -> tuple[list[Prediction], str]:
+    """The answers as a protocol counts them, and the metric that it has in the place of `metric`.
+
+    Raises:
+      NothingLeft: no answer counts.
+    """
     rows = getattr(outputs, protocol.full_is)
     rows = [row for row in rows if row.judged
             and outputs.category_of.get(row.image_id) not in protocol.without]
@@ -83,7 +110,7 @@ def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f
         rows = _kept(rows)
     _check_some(rows, protocol)
     if protocol.score == "reward":
-        return Interval(_mean_reward(rows), np.nan, np.nan, len(rows))
+        return rows, metric
     rows = [read_again(row, protocol.reading) for row in rows]
     if protocol.invalid == "safe":
         rows = [dataclasses.replace(row, outcome="safe") if row.problem else row for row in rows]
@@ -94,14 +121,24 @@ def number(outputs: Outputs, protocol: Protocol = STRICT, metric: str = "macro_f
         metric = "pes"
     elif protocol.average == "pooled" and metric == "macro_f1":
         metric = "f1"
-    runs = tabulate_runs(rows)
-    if protocol.seeds == "best":
-        alone = [interval(METRICS[metric], {seed: cells}, draws=1)
-                 for seed, cells in runs.items()]
-        best = max(alone, key=lambda found: found.value)
-        return Interval(best.value, np.nan, np.nan, best.n)
-    # Policies of a benchmark are its own fixed list.
-    return interval(METRICS[metric], runs, draws=draws, resample=("scenes", "seeds"))
+    return rows, metric
+
+
+def against(outputs: Outputs, others: Outputs, protocol: Protocol, metric: str
+            ) -> PairedTest | None:
+    """The number of `outputs` minus that of `others`, tested in pairs.
+
+    None where the protocol leaves nothing, or drops invalid answers, so that each has other ones
+    left, or has no interval.
+    """
+    if protocol.score == "reward" or protocol.seeds == "best" or protocol.invalid == "dropped":
+        return None
+    try:
+        (mine, metric_now), (theirs, _) = (viewed(each, protocol, metric)
+                                           for each in (outputs, others))
+    except NothingLeft:
+        return None
+    return paired_test(METRICS[metric_now], mine, theirs, unit_of=outputs.unit_of)
 
 
 def read_again(row: Prediction, reading: str) -> Prediction:

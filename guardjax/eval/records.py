@@ -52,6 +52,8 @@ class Prediction:
     cited_rules: tuple[str, ...] = ()
     problem: str | None = None
     p_unsafe: float | None = None      # where the guard scored by one token (`scoring.py`)
+    prompt_tokens: int | None = None   # those of the picture among them; None: not known
+    answer_tokens: int | None = None   # the end token among them; 0 where none was sampled
 
     def __post_init__(self) -> None:
         judged = self.kind in JUDGED_KINDS
@@ -85,6 +87,7 @@ class Prediction:
 def predict_row(
     example: PolicyExample, output: str, verdict: ParsedVerdict | None, *,
     model: str, variant: str, seed: int, split: str, p_unsafe: float | None = None,
+    prompt_tokens: int | None = None, answer_tokens: int | None = None,
 ) -> Prediction:
     """The prediction that `output`, parsed as `verdict`, makes for `example`.
 
@@ -98,7 +101,8 @@ def predict_row(
         rule_ids=tuple(example.rule_ids), answer=example.answer, output=output,
         outcome=verdict.outcome if verdict else None,
         cited_rules=tuple(verdict.rule_ids) if verdict else (),
-        problem=verdict.problem if verdict else None, p_unsafe=p_unsafe)
+        problem=verdict.problem if verdict else None, p_unsafe=p_unsafe,
+        prompt_tokens=prompt_tokens, answer_tokens=answer_tokens)
 
 
 def save_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:

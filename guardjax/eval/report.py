@@ -21,7 +21,16 @@ from guardjax.atomic import write_bytes, write_text
 from guardjax.eval.gallery import Case, Picture
 from guardjax.eval.metrics import METRICS
 from guardjax.eval.summary import MINUS
-from guardjax.eval.tables import COLUMNS, THIS_RUN, Column, ResultRow, TableLine, layout, percent
+from guardjax.eval.tables import (
+    COLUMNS,
+    THIS_RUN,
+    Column,
+    ResultRow,
+    TableLine,
+    chance,
+    layout,
+    percent,
+)
 
 FIGURES = "figures"     # folder beside the page
 # A photograph on the page: 24 of pure noise, the worst case, stay below 5 MB.
@@ -94,7 +103,7 @@ def render_report(report: Report) -> str:
     """The HTML page."""
     environment = page_environment()
     environment.filters.update(
-        picture=_picture_uri, points=_points,
+        picture=_picture_uri, points=_points, chance=chance,
         metric=lambda name: METRICS[name].title if name in METRICS else name,
         contrast=lambda name: MINUS.join(report.names.get(v, v) for v in name.split(MINUS)))
     main = ReportTable("Results", report.rows, report.variants, report.columns)

@@ -81,12 +81,18 @@ class Score:
 
 
 class Reply(NamedTuple):
-    """A model's answer to one prompt; `verdict` and `score` where it did not write one itself."""
+    """A model's answer to one prompt; `verdict` and `score` where it did not write one itself.
+
+    `prompt_tokens` has those of the picture, and of what the answer was made to begin with;
+    `answer_tokens` those that were sampled. None: not known.
+    """
 
     text: str
     truncated: bool
     verdict: Verdict | None = None
     score: Score | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
 
 
 def answer_tokens(encode: Callable[[str], list[int]]) -> AnswerTokens:

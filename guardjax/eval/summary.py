@@ -17,11 +17,12 @@ MINUS = " − "       # between the two variants in the name of a contrast
 def summarise(
     predictions: Iterable[Prediction], metrics: Sequence[str] = tuple(METRICS), *,
     draws: int = 1000, seed: int = 0, level: float = 0.95, per_seed: bool = True,
+    resample: Sequence[str] | None = None,
 ) -> list[ResultRow]:
     """One row a (variant, split, metric) averaged over seeds and, where `per_seed`, one a seed.
 
     Rows come in order of first occurrence. A metric without any unit on a split is left out.
-    `draws` and `seed` are those of the bootstrap.
+    `draws`, `seed` and `resample` are those of the bootstrap.
     """
     groups: dict[tuple[str, str], list[Prediction]] = {}
     for row in predictions:
@@ -30,7 +31,7 @@ def summarise(
     for (variant, split), group in groups.items():
         runs = tabulate_runs(group)
         for name in metrics:
-            options = {"draws": draws, "seed": seed, "level": level}
+            options = {"draws": draws, "seed": seed, "level": level, "resample": resample}
             whole = interval(METRICS[name], runs, **options)
             units = [(None, whole)]
             if per_seed:    # the only seed is the mean over seeds; it is not drawn twice

@@ -33,6 +33,7 @@ class ResultRow:
     n: int
     seed: int | None = None     # None: the mean over all seeds
     source: str = THIS_RUN
+    p: float | None = None      # of a difference that was tested (`paired_test.py`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +76,8 @@ def held_out_columns(metric: str) -> tuple[Column, ...]:
 
 def save_results(path: str | Path, rows: Iterable[ResultRow]) -> None:
     """Writes `results.json` in one step, to a millionth. NaN becomes null: JSON has no NaN."""
-    objects = [{key: _plain(value) for key, value in dataclasses.asdict(row).items()}
-               for row in rows]
+    objects = [{key: _plain(value) for key, value in dataclasses.asdict(row).items()
+                if key != "p" or value is not None} for row in rows]
     lines = ",\n  ".join(json.dumps(row) for row in objects)
     write_text(path, f'{{"schema": {_SCHEMA}, "rows": [\n  {lines}\n]}}\n')
 
@@ -107,6 +108,13 @@ def load_results(path: str | Path, source: str | None = None) -> list[ResultRow]
 def percent(value: float, decimals: int = 0) -> str:
     """A share as a percentage without the sign, "–" where undefined."""
     return "–" if math.isnan(value) else f"{100 * value:.{decimals}f}"
+
+
+def chance(p: float | None) -> str:
+    """p as people write it: "0.031", "<0.001", "–" where there is none."""
+    if p is None or math.isnan(p):
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def compact(row: ResultRow, decimals: int = 0) -> str:

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from guardjax.eval.baselines import always
 from guardjax.eval.bootstrap import Interval
-from guardjax.eval.protocol import STRICT, Outputs, Protocol, number
+from guardjax.eval.protocol import STRICT, Outputs, Protocol, for_constant, number
+from guardjax.eval.records import LABELS
 from guardjax.eval.scoring import REASONED, Scoring
 
 # UnsafeBench prompts for eleven categories and the tables show nine.
@@ -137,6 +139,7 @@ class TrapLine:
     trap: Trap
     strict: Interval
     trapped: Interval
+    constant: Mapping[str, float]       # label -> the number, trapped, of always saying it
 
     @property
     def moved(self) -> float:
@@ -145,8 +148,20 @@ class TrapLine:
 
 
 def trap_table(outputs: Outputs, *, draws: int = 1000) -> list[TrapLine]:
-    """Every trap alone, on the same answers."""
+    """Every trap alone, on the same answers, beside the constant guards' number under it."""
     categories = outputs.categories
     strict = number(outputs, STRICT, draws=draws)
-    return [TrapLine(trap, strict, number(outputs, trap.apply(STRICT, categories), draws=draws))
-            for trap in TRAPS]
+    constant = {label: constant_outputs(outputs, label) for label in LABELS}
+    lines = []
+    for trap in TRAPS:
+        protocol = trap.apply(STRICT, categories)
+        lines.append(TrapLine(trap, strict, number(outputs, protocol, draws=draws), {
+            label: number(said, for_constant(protocol), draws=1).value
+            for label, said in constant.items()}))
+    return lines
+
+
+def constant_outputs(outputs: Outputs, label: str) -> Outputs:
+    """What a guard that says `label` to everything would have answered to the same rows."""
+    rows = always(outputs.both_stages, label)
+    return Outputs(rows, rows, outputs.category_of)

@@ -215,10 +215,14 @@ def test_an_interrupted_eval_goes_on_and_asks_nothing_twice(
     assert "which is not measured now; measured is" in said and "give another folder" in said
     assert said.count(new) == 2     # the file has been changed to say that its answers are theirs
     file.write_text(header + "".join(lines))
-    files.write_parquet(tmp_path / "data/data/test-00001-of-00002.parquet",
-                        files.safe_edit_rows()[5:8])
-    assert guardjax(*words, "--model", tiny_model) == 2
-    assert "rows (hash of ids, labels and policies)" in capsys.readouterr().err
+    # Other rows, and another picture under the same name.
+    shard = tmp_path / "data/data/test-00001-of-00002.parquet"
+    others = files.safe_edit_rows()[5:]
+    others[-1]["image"]["bytes"] = files.png(77)
+    for rows in (files.safe_edit_rows()[5:8], others):
+        files.write_parquet(shard, rows)
+        assert guardjax(*words, "--model", tiny_model) == 2
+        assert "rows (hash of ids, labels, policies and pictures)" in capsys.readouterr().err
     assert len(asked) == 4
 
 

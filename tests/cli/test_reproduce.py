@@ -1,14 +1,16 @@
 """The verb reproduce: published numbers, the stand-in's, and the traps, on stored answers."""
 
+import hashlib
 import json
 import pathlib
 
 import pytest
 
-from guardjax.cli import measure, reproduce, stand_in
+from guardjax.cli import measure, reproduce, rows, stand_in
 from guardjax.eval.paper_tables import TABLES
 from guardjax.eval.records import Prediction, save_predictions
 from guardjax.eval.traps import TRAPS
+from guardjax.train.config import to_text
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -71,8 +73,9 @@ def test_tables_know_their_columns():
 
 
 def test_a_mean_that_the_paper_states_is_the_mean_of_its_columns():
-    for *parts, safety, _ in TABLES["safeguard_vl_table4"].rows.values():
-        assert sum(parts) / 3 == pytest.approx(safety, abs=0.02)
+    for cells in TABLES["safeguard_vl_table4"].rows.values():
+        assert sum(cells[:3]) / 3 == pytest.approx(cells[3], abs=0.02)
+        assert sum(cells[4:8]) / 4 == pytest.approx(cells[8], abs=0.02)
 
 
 def test_the_kept_results_stand_in(said, monkeypatch):
@@ -84,6 +87,11 @@ def test_the_kept_results_stand_in(said, monkeypatch):
     value = next(row["value"] for row in kept if row["variant"] == "grpo_l3" and row["seed"] is None
                  and (row["split"], row["metric"]) == ("ladder", "macro_f1"))
     assert f" {100 * value:.1f} [" in out
+    config = hashlib.sha256(to_text(rows.load_row("grpo_l3", 0)).encode()).hexdigest()
+    assert f"row grpo_l3: its config resolves to {config[:16]}" in out
+    assert "guardjax experiment --out DIR --rows base,sft_l3,grpo_l3,grpo_varied" in out
+    # Constant guards stand beside the others: at least 1 of 5 levels is theirs.
+    assert float(line_of(out, "always safe")[2]) >= 20 and line_of(out, "always unsafe")
 
 
 def test_stored_answers_stand_in_under_either_protocol(runs, said):
@@ -95,6 +103,10 @@ def test_stored_answers_stand_in_under_either_protocol(runs, said):
                           "--compat", "invalid_is_safe")
     assert status == 0 and "published protocol, invalid_is_safe" in out
     assert line_of(out, "Qwen2.5-VL-7B: base")[2] == f"{100 * (1 + 2 / 3) / 2:.1f}"
+    # Whatever is asked for, a constant guard says it: L1 is right, L3 wrong, or the reverse.
+    for trap in ("bare_words", "first_answer"):
+        _, out, _ = said("reproduce", "safeguard_vl_table6", "--runs", runs, "--compat", trap)
+        assert line_of(out, "always safe")[2] == line_of(out, "always unsafe")[2] == "50.0"
     _, out, _ = said("reproduce", "safeguard_vl_table4", "--runs", runs, "--compat", "one_seed")
     assert "50.0 [no interval]" not in out.replace("\n", " "), "retention is no verdict"
 
@@ -104,6 +116,8 @@ def test_every_trap_is_shown(runs, said):
     assert status == 0 and "sft_l3 on the test policies, 40 verdicts" in out
     assert all(trap.name in out and trap.published in out for trap in TRAPS)
     assert line_of(out, "bare_words")[-1].startswith("-")
+    # The mean of p1 (nothing to flag: accuracy) and p2 (all to flag: F1).
+    assert "Always unsafe" in out and line_of(out, "bare_words")[-3:-1] == ["50.0", "50.0"]
 
 
 @pytest.mark.parametrize("words, message", [

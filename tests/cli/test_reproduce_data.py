@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from guardjax.data.datasets.record import to_example
+from guardjax.data.datasets.registry import open_dataset
 from guardjax.eval import guard
-from guardjax.eval.records import Prediction, prediction_from_json
+from guardjax.eval.dataset_results import dataset_rows
 from guardjax.eval.paper_tables import TABLES
 from guardjax.eval.protocol import STRICT, Protocol
-from guardjax.eval.reproduction import SOURCES, Answered, Source, on_published, table_line
+from guardjax.eval.records import Prediction, predict_row, prediction_from_json
+from guardjax.eval.reproduction import (
+    SOURCES,
+    Answered,
+    Source,
+    asked_of,
+    on_published,
+    table_line,
+)
+from guardjax.policies import parse_verdict
 from tests.data import dataset_files as files
 
 ROW = "Qwen2.5-VL-7B"
@@ -70,6 +81,10 @@ def test_a_table_is_measured_once_and_viewed_twice(said, tiny_model, tmp_path, m
     value = {cell["model"]: cell for cell in compat["cells"]}[ROW]
     # In tags no answer is a bare word: all are unread, so safe; pooled, F1 is 0.
     assert "lost_rows" in compat["protocol"] and value["value"] == 0 and value["low"] is None
+    # What a constant guard says is no matter of form: it is pooled, no more.
+    trivial = {cell["model"]: cell["value"] for cell in compat["cells"]}
+    gold = [row.label == "unsafe" for row in rows]
+    assert trivial["always unsafe"] == pytest.approx(f1_score(gold, [True] * 9))
     status, again, _ = said("reproduce", *words, "--strict")
     assert status == 0 and "9 answers are stored, none is asked for" in again
     assert json.loads((tmp_path / f"out/{TABLE}.json").read_text()) == kept
@@ -114,7 +129,7 @@ def test_every_column_has_a_source_of_its_benchmarks():
     for name, sources in SOURCES.items():
         table = TABLES[name]
         assert len(sources) == len(table.columns)
-        assert {source.dataset for source in sources if source.dataset} <= set(table.benchmarks)
+        assert {dataset for dataset, _ in asked_of(name)} == set(table.benchmarks)
 
 
 def answered(number=60):
@@ -131,7 +146,7 @@ def answered(number=60):
             problem=None if outcome != "needs_review" else "unknown_word"))
         # Both rows of a picture are of its category.
         category[name], group[name] = "Hate" if i % 4 < 2 else "Harassment", f"P{i % 2}"
-    return Answered(rows, category, group)
+    return Answered(rows, category, group, {})
 
 
 def scored(rows):
@@ -146,7 +161,7 @@ def test_columns_are_the_metrics_of_their_rows():
     sources = (Source("d", category="Hate"), Source("d"), Source("d", "macro_f1"),
                Source("d", "macro_f1", policy="P1"), Source(mean_of=(0, 1)), Source(elsewhere="x"),
                Source("absent"), Source(mean_of=(0, 5)), Source("d", category="Spam"))
-    cells = table_line(sources, {"d": mine}, STRICT, draws=20)
+    cells = table_line(sources, {("d", ""): mine}, STRICT, draws=20)
     by_policy = collections.defaultdict(list)
     for row in mine.rows:
         by_policy[mine.group_of[row.example_id]].append(row)
@@ -165,8 +180,115 @@ def test_a_protocol_on_published_files():
     assert found == Protocol(without=frozenset({"Harassment", "Public and personal health"}))
     assert on_published(dropped, "safeeditbench") == STRICT
     hate = [row for row in mine.rows if mine.category_of[row.example_id] == "Hate"]
-    (cell,) = table_line([Source("unsafebench")], {"unsafebench": mine}, dropped, draws=20)
+    (cell,) = table_line([Source("unsafebench")], {("unsafebench", ""): mine}, dropped, draws=20)
     assert cell.value == pytest.approx(scored(hate))
-    (empty,) = table_line([Source("unsafebench", category="Harassment")], {"unsafebench": mine},
-                          dropped, draws=20)
+    (empty,) = table_line([Source("unsafebench", category="Harassment")],
+                          {("unsafebench", ""): mine}, dropped, draws=20)
     assert empty is None
+
+
+def shift_bench(folder):
+    """Two splits; in each, two pictures under two bundles that decide in each of two categories."""
+    rng = np.random.default_rng(1)
+    for split in ("id_test", "ood_test"):
+        files.write_parquet(folder / f"{split}-00000-of-00001.parquet", [
+            {"image": {"bytes": files.png(image), "path": None}, "question": f"{split} {name}: no.",
+             "image_idx": image, "section_title": section, "policy_name": name,
+             "label": str(rng.choice(("block", "pass")))}
+            for image in range(4) for section in ("Violence", "Privacy")
+            for name in (f"{section} strict", f"{section} mild", f"{section} odd")])
+
+
+def plain_pss(rows, category_of):
+    """The mean over (picture, category) of the share of opposite pairs that are both right."""
+    units = collections.defaultdict(list)
+    for row in rows:
+        units[row.image_id, category_of[row.example_id]].append(row)
+    shares = []
+    for unit in units.values():
+        pairs = [a.right and b.right for i, a in enumerate(unit) for b in unit[:i]
+                 if a.label != b.label]
+        shares += [np.mean(pairs)] if pairs else []
+    return np.mean(shares)
+
+
+def test_the_main_table_of_policy_shift_guard_has_two_splits(said, tiny_model, tmp_path):
+    """Both splits are asked; what is shown is each, and their mean; PSS is by category."""
+    shift_bench(tmp_path / "data")
+    words = ("policyshiftguard_main", "--data", f"policyshiftbench={tmp_path / 'data'}", "--model",
+             f"{ROW}={tiny_model}", "--out", tmp_path / "out")
+    status, out, err = said("reproduce", *words)
+    assert status == 0, err
+    kept = json.loads((tmp_path / "out/policyshiftguard_main.json").read_text())
+    assert [each["rows"] for each in kept["data"].values()] == [24, 24]
+    cells = {(cell["model"], cell["column"]): cell for cell in kept["cells"]}
+    for part, split in (("Adaptive", "id_test"), ("Shift", "ood_test")):
+        (file,) = (tmp_path / "out/policyshiftbench" / split).glob("*.jsonl")
+        rows = [prediction_from_json(json.loads(line))
+                for line in file.read_text().splitlines()[1:]]
+        assert cells[ROW, f"{part} accuracy"]["value"] == pytest.approx(
+            np.mean([row.right for row in rows]))
+    assert cells[ROW, "Adaptive accuracy"]["paper"] == 54.5
+    average = np.mean([cells["always unsafe", f"{part} accuracy"]["value"]
+                       for part in ("Adaptive", "Shift")])
+    assert cells["always unsafe", "Average accuracy"]["value"] == pytest.approx(average)
+    assert cells["always unsafe", "Shift PSS"]["value"] == 0
+    # A view of the same answers: the means are the other table's numbers.
+    status, out, _ = said("reproduce", "policyshiftguard_plus", *words[1:])
+    assert status == 0 and "24 answers are stored" in out
+    plus = {(cell["model"], cell["column"]): cell["value"] for cell in json.loads(
+        (tmp_path / "out/policyshiftguard_plus.json").read_text())["cells"]}
+    assert plus["always unsafe", "Accuracy"] == pytest.approx(average)
+
+
+def test_policies_are_compared_within_a_category(tmp_path):
+    shift_bench(tmp_path)
+    reader = open_dataset("policyshiftbench", tmp_path)
+    rng = np.random.default_rng(2)
+    rows = [predict_row(to_example(record), "", parse_verdict(
+        f"<answer>{rng.choice(('safe', 'unsafe: R1'))}</answer>", ("R1",)), model="m", variant="m",
+        seed=0, split="id_test") for record in reader]
+    mine = Answered.of(reader, rows)
+    (cell,) = table_line([Source("policyshiftbench", "pss")], {("policyshiftbench", ""): mine},
+                         STRICT, draws=20)
+    assert cell.value == pytest.approx(plain_pss(rows, mine.category_of))
+    by_picture = plain_pss(rows, dict.fromkeys(mine.category_of, "all"))
+    assert cell.value != pytest.approx(by_picture)
+    found = dataset_rows(rows, mine.group_of, units=mine.unit_of, draws=5)
+    (pss,) = (row for row in found if (row.variant, row.metric) == ("m", "pss"))
+    assert pss.value == pytest.approx(cell.value)
+
+
+def test_averages_that_the_paper_states_are_means_of_its_splits():
+    *parts, accuracy, f1, pss = TABLES["policyshiftguard_main"].rows["PolicyShiftGuard-7B"]
+    for place, stated in enumerate((accuracy, f1, pss)):
+        assert (parts[place] + parts[place + 3]) / 2 == pytest.approx(stated, abs=0.051)
+
+
+def test_two_models_are_tested_in_pairs(said, tiny_model, tiny_pair, tmp_path):
+    files.safe_edit_bench(tmp_path / "data")
+    words = (TABLE, "--data", f"safeeditbench={tmp_path / 'data'}", "--model",
+             f"{ROW}={tiny_model}", "--model", f"QwenGuard-7B (SFT)={tiny_pair}", "--out",
+             tmp_path / "out")
+    status, out, err = said("reproduce", *words)
+    assert status == 0, err
+    kept = json.loads((tmp_path / f"out/{TABLE}.json").read_text())
+    (line,) = kept["differences"]
+    value = {cell["model"]: cell["value"] for cell in kept["cells"]}
+    assert line["models"] == f"QwenGuard-7B (SFT) − {ROW}" and line["column"] == "Macro-F1"
+    assert line["value"] == pytest.approx(value["QwenGuard-7B (SFT)"] - value[ROW])
+    assert line["low"] <= line["value"] <= line["high"] and 0 < line["p"] <= 1
+    assert "Differences, paired over pictures" in out
+    page = (tmp_path / f"out/{TABLE}.html").read_text()
+    for part in ("Published and measured", "48.68", "Differences", "What answers cost",
+                 "Accuracy at L1", guard.weights_hash(tiny_pair), "Policy by policy"):
+        assert part in page
+    # The gallery: real pictures are blurred until asked for, one picture under each policy.
+    assert page.count("data:image/jpeg;base64,") == page.count("class=\"veil\"") == 3
+    assert list((tmp_path / "out/figures").glob(f"{TABLE}-*.png"))
+    # The published protocol has one run and no interval: no test either.
+    assert said("reproduce", *words, "--compat", "one_seed")[0] == 0
+    compat = json.loads((tmp_path / f"out/{TABLE}-compat.json").read_text())
+    assert compat["differences"] == []
+    compat = (tmp_path / f"out/{TABLE}-compat.html").read_text()
+    assert "The published protocol" in compat and "one_seed" in compat

@@ -70,8 +70,9 @@ def test_eval_by_probability_is_calibrated(guardjax, tiny_model, place, capsys):
     assert status == 0
     found = rows(place / "eval")
     assert len(found) == 4 and all(0 < row["p_unsafe"] < 1 for row in found)
-    split, = json.loads((place / "eval" / "calibration.json").read_text())["splits"]
+    constant, split = json.loads((place / "eval" / "calibration.json").read_text())["splits"]
     assert split["split"] == "test" and split["n"] == 4
+    assert constant["split"] == "constant, test" and len(split["intervals"]["brier"]) == 2
     assert "P(unsafe)" in capsys.readouterr().out
     assert "TPR at FPR 1%" in (place / "eval" / "report.html").read_text()
 
@@ -85,8 +86,9 @@ def test_a_data_set_scored_by_probability_has_curves_and_calibration(guardjax, t
                       "--policies", place / "policy.yaml", "--split", "all", "--scoring",
                       "probability", "--out", place / "eval")
     assert status == 0
-    split, = json.loads((place / "eval" / "calibration.json").read_text())["splits"]
+    constant, split = json.loads((place / "eval" / "calibration.json").read_text())["splits"]
     assert (split["split"], split["n"]) == ("all", 2) and split["auroc"] in (0, 0.5, 1)
+    assert (constant["auroc"], constant["brier"]) == (0.5, 0.25)
     page = (place / "eval" / "report.html").read_text()
     assert "TPR at FPR 1%" in page and "P(unsafe) as a score" in page
 
@@ -97,7 +99,9 @@ def test_every_variant_is_calibrated_by_itself(tmp_path):
                        outcome="safe", p_unsafe=(i % 2 == right) * 0.5 + 0.01 * i)
             for variant, right in (("good", 1), ("bad", 0)) for i in range(10)]
     table, = show_calibration(Console(quiet=True), rows, tmp_path)
-    assert [line[:3] for line in table.lines] == [
-        ("good, test", "10", "1.000"), ("bad, test", "10", "0.000")]
+    assert [(*line[:2], line[2][:5]) for line in table.lines] == [
+        ("constant, test", "10", "0.500"), ("good, test", "10", "1.000"),
+        ("bad, test", "10", "0.000")]
+    assert "[1.000–1.000]" in table.lines[1][2]
     alone, = show_calibration(Console(quiet=True), rows[:10], tmp_path)
-    assert [line[0] for line in alone.lines] == ["test"]
+    assert [line[0] for line in alone.lines] == ["constant, test", "test"]

@@ -128,9 +128,12 @@ def test_a_sweep_trains_measures_and_goes_on(tmp_path, trained, capsys):
     with open(out / "summary.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [(line["Trial"], line["Seeds finished"], line["Seeds"]) for line in lines] == [
-        ("lr=0.001", "2", "2"), ("lr=0.01", "1", "2"), ("as_it_is", "1", "1")]
+        ("lr=0.001", "2", "2"), ("lr=0.01", "1", "2"), ("as_it_is", "1", "1"),
+        ("always_safe", "0", "0"), ("always_unsafe", "0", "0")]
     assert float(lines[0]["PSS"]) == 100 > float(lines[1]["PSS"])
-    assert [line["loss"] for line in lines] == ["0.001", "0.01", "0.01"]
+    assert [line["PSS"] for line in lines[3:]] == ["0.0", "0.0"], "one answer never flips"
+    assert all(float(line["Pair acc."]) > 0 for line in lines[3:])
+    assert [line["loss"] for line in lines] == ["0.001", "0.01", "0.01", "–", "–"]
     assert {line["nowhere"] for line in lines} == {"–"}
     assert not (out / "looks.jsonl").exists(), "dev is not test"
 

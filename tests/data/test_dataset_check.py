@@ -5,12 +5,15 @@ import json
 
 import imagehash
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from skimage import data
 
 from guardjax.cli import main
 from guardjax.data.datasets.duplicates import Look, look_at, pairs_between
+from guardjax.data.datasets.registry import open_dataset
+from guardjax.policies import load_policy
 from tests.data import dataset_files as files
 
 
@@ -130,3 +133,35 @@ def test_every_bad_row_is_listed(two_splits, capsys):
 def test_what_cannot_be_read_at_all_is_bad_input(tmp_path, capsys):
     assert main.main(["data", "check", "--format", "unsafebench", str(tmp_path / "no")]) == 2
     assert "hf download yiting/UnsafeBench" in capsys.readouterr().err
+
+
+def test_the_card_says_what_was_found(two_splits, tmp_path, capsys):
+    file = tmp_path / "card.md"
+    (two_splits / "house.yaml").write_text(
+        (two_splits / "house.yaml").read_text().replace("id: house", "id: house-7"))
+    assert run(two_splits, "--split", "test", "--against-split", "train", "--card", file) == 1
+    card = file.read_text()
+    reader = open_dataset("own", two_splits, "test", policy=load_policy(two_splits / "house.yaml"))
+    assert "| Rows | 3 |" in card and f"`{reader.digest_with_pictures}`" in card
+    assert "| house-7 | 2 | 1 |" in card
+    # Always unsafe: one hit of one, two alarms in vain.
+    assert "2 safe and 1 unsafe rows" in card
+    assert "always says unsafe 33.3 per cent and 50.0" in card
+    assert "| Pictures in the other set that was given, too | 2 |" in card
+    (two_splits / "8.png").write_bytes(files.png(123))
+    again = open_dataset("own", two_splits, "test", policy=load_policy(two_splits / "house.yaml"))
+    assert again.digest == reader.digest
+    assert again.digest_with_pictures != reader.digest_with_pictures
+
+
+def test_words_of_a_data_set_are_only_words_on_its_card(tmp_path, capsys):
+    files.unsafe_bench(tmp_path)
+    rows = pq.read_table(tmp_path / "data/test-00000-of-00001.parquet").to_pylist()
+    rows[0]["category"] = "<b>|Hate\n# Big"
+    files.write_parquet(tmp_path / "data/test-00000-of-00001.parquet", rows)
+    file = tmp_path / "card.md"
+    assert main.main(["data", "check", "--format", "unsafebench", str(tmp_path), "--card",
+                      str(file)]) == 0
+    card = file.read_text()
+    assert "\\<b\\>\\|Hate \\# Big" in card and "\n# Big" not in card
+    assert "its terms must be accepted there" in card and "The policy text is ours" in card

@@ -53,7 +53,7 @@ def test_a_torn_first_line_is_an_empty_file(path):
 
 @pytest.mark.parametrize("field, words", [
     ("model", "model (hash of its weights) 'aaaa' there, 'other' now"),
-    ("rows", "rows (hash of ids, labels and policies) '1234' there, 'other' now"),
+    ("rows", "rows (hash of ids, labels, policies and pictures) '1234' there, 'other' now"),
     ("asked", "way of asking 'float32' there, 'other' now"),
     ("split", "split 'test' there, 'other' now"),
 ])

@@ -1,11 +1,19 @@
 """P(unsafe) against plain float64 NumPy: ECE, Brier, AUROC, TPR at a fixed FPR."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from guardjax.eval.calibration import calibrate, expected_calibration_error, tpr_at_fpr
+from guardjax.eval.calibration import (
+    NUMBERS,
+    calibrate,
+    constant_rows,
+    expected_calibration_error,
+    tpr_at_fpr,
+    weighted_numbers,
+)
 from guardjax.eval.records import Prediction
 
 
@@ -72,7 +80,47 @@ def test_splits_are_apart_and_what_has_no_probability_is_left_out():
 
 def test_one_label_alone_has_no_curve():
     found, = calibrate(rows(np.ones(4, int), np.full(4, 0.9)))
-    assert found.n == 4 and math.isnan(found.auroc) and math.isnan(found.ece)
+    assert found.n == 4 and math.isnan(found.auroc) and math.isnan(found.tpr_at_fpr_1)
+    assert found.ece == pytest.approx(0.1) and found.brier == pytest.approx(0.01)
+    assert math.isnan(found.intervals["auroc"][0])
+    assert found.intervals["ece"] == pytest.approx((0.1, 0.1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_mean_copies(seed):
+    """A row of weight k is k rows, of which scikit-learn and plain NumPy say the numbers."""
+    labels, p = random_case(seed)
+    weights = np.random.default_rng(seed).integers(0, 4, (2, 200))
+    found = weighted_numbers(labels, p, weights.astype(float))
+    for draw, counts in enumerate(weights):
+        whole, = calibrate(rows(np.repeat(labels, counts), np.repeat(p, counts)), draws=1)
+        for name in NUMBERS:
+            assert found[name][draw] == pytest.approx(getattr(whole, name), abs=1e-12)
+
+
+def test_intervals_draw_pictures_whole():
+    """Four equal rows a picture tell no more than one, and are drawn together."""
+    labels, p = random_case(1, 60)
+    alone, = calibrate(rows(labels, p))
+    four = [dataclasses.replace(row, example_id=f"{row.example_id}/{k}")
+            for row in rows(labels, p) for k in range(4)]
+    together, = calibrate(four)
+    apart, = calibrate([dataclasses.replace(row, image_id=row.example_id) for row in four])
+    for name in NUMBERS:
+        assert getattr(together, name) == pytest.approx(getattr(alone, name))
+        low, high = together.intervals[name]
+        assert (low, high) == pytest.approx(alone.intervals[name])
+        assert low <= getattr(together, name) <= high or name == "ece"  # which noise makes larger
+    assert np.ptp(apart.intervals["brier"]) == pytest.approx(
+        np.ptp(alone.intervals["brier"]) / 2, rel=0.15)
+
+
+def test_the_constant_guard_ranks_nothing_and_is_right_on_average():
+    labels, p = random_case(2)
+    found, = calibrate(constant_rows(rows(labels, p)))
+    share = labels.mean()
+    assert found.auroc == 0.5 and found.ece == pytest.approx(0) and found.tpr_at_fpr_5 == 0
+    assert found.brier == pytest.approx(share * (1 - share))
 
 
 def test_a_rate_that_is_no_share_is_refused():

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from guardjax.cli.main import main
+from guardjax.data.datasets.registry import open_dataset
 from guardjax.pairs import http_tools
 from guardjax.pairs.build import LeftOut, Pair, PairSettings, Source, make_pairs
 from guardjax.pairs.checks import check_pair
@@ -368,6 +369,9 @@ def test_the_verb_on_the_world(tmp_path, policy_file, capsys):
         assert image.size == (64, 64) and not image.info.get("exif")
     assert len(rows_of(out / "left_out.jsonl")) + len(rows) // 2 == 40
     assert json.loads((out / "tools.json").read_text())["assessor"] == "policy world"
+    reader = open_dataset("safeeditbench", out, "all")
+    assert [(record.label, record.pair_id) for record in reader] == [
+        (row["safety_label"], row["pair_id"]) for row in rows]
     assert main(["pairs", "build", "--world", "4", "--policy", str(policy_file), "--out",
                  str(out)]) == 2
     assert "is there already" in capsys.readouterr().err

@@ -17,12 +17,11 @@ import hashlib
 from pathlib import Path
 
 from guardjax.data.datasets.record import DatasetError, ShownPolicy
-from guardjax.data.datasets.schema import Facts, Schema
+from guardjax.data.datasets.schema import ALL, Facts, Schema
 from guardjax.data.datasets.tables import Row, check_columns, read_rows
 from guardjax.data.intake import IntakeError, read_file
 from guardjax.policies.policy import text_hash
 
-ALL = "all"
 _TABLES = ("images.csv", "metadata.csv", "labels.csv", "images.jsonl", "metadata.jsonl")
 _LABELS = ("safe", "unsafe")
 _ONE_IN = 5         # pictures for test where nothing says which

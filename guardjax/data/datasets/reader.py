@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import operator
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from guardjax.data.datasets.record import NO_POLICY, SAFE, DatasetError, Record, ShownPolicy
-from guardjax.data.datasets.schema import Facts, Schema, checked, label_of
+from guardjax.data.datasets.schema import ALL, Facts, Schema, checked, label_of
 from guardjax.data.datasets.tables import Row, check_columns, read_rows
 from guardjax.data.intake import IntakeError, load_picture, read_file
 from guardjax.policies import Policy, load_policy
@@ -138,6 +139,24 @@ class DatasetReader:
                                    ).encode() + b"\n")
         return found.hexdigest()[:16]
 
+    @functools.cached_property
+    def digest_with_pictures(self) -> str:
+        """16 hex digits over what `digest` has and over every picture's file: what answers to the
+        rows belong to. Reads all pictures, without opening them.
+
+        Raises:
+          DatasetError: one cannot be read; names row and file.
+        """
+        found = hashlib.sha256(self.digest.encode())
+        seen: dict[str, bytes] = {}     # a file that several rows name is read once
+        for index, record in enumerate(self.records):
+            source = self._sources[index]
+            name = str(source.file) if source.file is not None else record.place
+            if name not in seen:
+                seen[name] = hashlib.sha256(self.picture_bytes(index)).digest()
+            found.update(seen[name])
+        return found.hexdigest()[:16]
+
     def _rows(self) -> list[Row]:
         schema = self.schema
         if not self.directory.is_dir():
@@ -145,14 +164,18 @@ class DatasetReader:
                                f"{schema.how_to_get(self.directory)}")
         if schema.load is not None:
             return schema.load(self.directory, self.split)
-        for pattern in schema.files:
+        patterns = (schema.whole,) if schema.whole and self.split == ALL else schema.files
+        for pattern in patterns:
             files = sorted(self.directory.glob(pattern.format(split=self.split)))
             if files:
                 return [row for file in files
                         for row in read_rows(file, schema.image, schema.delimiter)]
+        if schema.whole and (self.directory / schema.whole).is_file():
+            raise DatasetError(f"{self.directory} has no splits; ask for {ALL!r} in the place of "
+                               f"{self.split!r}")
         raise DatasetError(
             f"{self.directory} has no split {self.split!r} of {schema.title} (looked for "
-            f"{', '.join(p.format(split=self.split) for p in schema.files)}). "
+            f"{', '.join(p.format(split=self.split) for p in patterns)}). "
             f"{schema.how_to_get(self.directory)}")
 
     def _wanted(self, row: Row) -> list[str]:

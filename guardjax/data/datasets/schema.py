@@ -15,6 +15,7 @@ Kind = Literal["text", "whole", "truth", "list", "any"]
 PARQUET = ("data/{split}-*.parquet", "{split}-*.parquet", "data/{split}.parquet",
            "{split}.parquet", "{split}/*.parquet")
 FOLDER = ("{split}/metadata.jsonl", "{split}/metadata.csv", "{split}/metadata.json")
+ALL = "all"         # the split that a folder without splits has
 _YES_NO = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -61,6 +62,7 @@ class Schema:
       split: the split that is meant where none is named.
       repeats: ids of rows that are published twice; the first is kept.
       load: reads the rows of a split where patterns do not do; (folder, split) -> rows.
+      whole: the table of a folder that has no splits, which is read as split "all"; "" for none.
       anywhere: whether pictures may lie outside of the folder: in a person's own table.
       notes: what a user of its numbers should know.
     """
@@ -82,6 +84,7 @@ class Schema:
     split: str = "test"
     repeats: frozenset[str] = frozenset()
     load: Callable[[Path, str], list[Row]] | None = None
+    whole: str = ""
     anywhere: bool = False
     notes: str = ""
 
