@@ -50,7 +50,7 @@ def compile_cases(names: Sequence[str]) -> None:
             status = guardjax(["aot", *CASES[name], "--json"])
         if status == 2:
             raise SystemExit(f"{name}: guardjax aot failed: see above")
-        kept = _results()
+        kept = kept_results()
         kept[name] = {"words": list(CASES[name]), "plan": json.loads(out.getvalue())[0]}
         write_text(RESULTS, json.dumps({key: kept[key] for key in CASES if key in kept}, indent=1)
                    + "\n")
@@ -92,7 +92,7 @@ def _programs(results: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
             for program in each["plan"]["programs"]]
 
 
-def _results() -> dict[str, Any]:
+def kept_results() -> dict[str, Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
@@ -104,7 +104,7 @@ def main() -> None:
                         choices=[*CASES, "all"], help=f"all, or some of: {'; '.join(CASES)}")
     chosen = parser.parse_args().compile
     compile_cases(list(CASES) if "all" in chosen else chosen)
-    print(tables(_results()))
+    print(tables(kept_results()))
 
 
 if __name__ == "__main__":
