@@ -9,6 +9,7 @@ need no filling up to 128.
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 from typing import NamedTuple
 
@@ -17,14 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as library
 
+from guardjax.models.attention.blocks import block_side, fill_up
 from guardjax.models.attention.on_mesh import on_each_device
 from guardjax.models.attention.rows import pad_rows
 from guardjax.models.attention.tree import SegmentTree, visible
 
 Array = jax.Array | np.ndarray
-
-_LANES = 128                # a row's length is a multiple of it
-_BLOCKS = (512, 256, 128)   # sides of a block, the first that divides the row
 
 
 class Plan(NamedTuple):
@@ -76,11 +75,13 @@ def _plan(tree: SegmentTree | None, heads: int, length: int, seen: int, interpre
     blocks = library.BlockSizes(
         block_q=rows, block_kv=columns, block_q_dkv=rows, block_kv_dkv=columns, block_q_dq=rows,
         block_kv_dq=columns)
-    # Made while a program is traced, the arrays of a plan would belong to that program, and on
-    # devices they would belong to one mesh. As NumPy's they are constants of every program.
-    with jax.ensure_compile_time_eval():
-        kernel = jax.tree.map(np.asarray, library.make_splash_mha_single_device(
-            library.MultiHeadMask([mask] * heads), block_sizes=blocks, interpret=interpret))
+    make = functools.partial(
+        library.make_splash_mha_single_device, library.MultiHeadMask([mask] * heads),
+        block_sizes=blocks, interpret=interpret)
+    # The library makes arrays, which here would belong to the program that is traced and to its
+    # mesh, whose devices may not be there. A thread has neither; NumPy's arrays suit every program.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        kernel = jax.tree.map(np.asarray, thread.submit(make).result())
     kinds = kernel.fwd_mask_info.block_mask     # 0: nothing is seen, 1: a part, 2: all
     if kinds is None:
         return Plan(kernel, (length // rows) * (seen // columns), 0, (rows, columns))
@@ -108,13 +109,3 @@ class _TreeMask(library.Mask):
 
     def __hash__(self) -> int:
         return hash(self._key)
-
-
-def fill_up(length: int) -> int:
-    """The length to which a row is filled up."""
-    return -(-length // _LANES) * _LANES
-
-
-def block_side(length: int) -> int:
-    """The side of a block along a row that is filled up."""
-    return next(side for side in _BLOCKS if length % side == 0)
