@@ -12,7 +12,7 @@ from guardjax.cli.main import main
 from guardjax.models.attention import attend_rows, splash
 from guardjax.models.attention.blocks import num_scores
 from guardjax.models.attention.tree import Run, SegmentTree, visible
-from guardjax.scale import counts
+from guardjax.scale import counts, kernels
 from guardjax.scale.counts import count
 from guardjax.scale.kernels import KernelError, kernel_cost
 from guardjax.scale.plan import make_plan
@@ -112,6 +112,7 @@ def planned(kind, topology, rules, lengths, attention, **changes):
 
 
 @needs_libtpu
+@pytest.mark.slow
 def test_a_program_for_a_tpu_takes_the_kernels_and_counts_them(monkeypatch):
     """`auto` is splash where the chips are TPUs, though this machine has none. Of 512 tokens in two
     blocks, three of four blocks are visited, so that counting all would be beyond the bound."""
@@ -149,6 +150,8 @@ def test_kernels_compile_for_heads_of_every_size(size, dtype):
 
     text = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*heads, ids).compile().as_text()
     assert text.count("tpu_custom_call") == 6
+    products, scores = sum(kernels.PRODUCTS.values()), 4 * 512**2       # one block for each head
+    assert count(text).flops == 2 * products * 2 * scores * size
 
 
 @needs_libtpu
