@@ -18,8 +18,8 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 
 # Nothing moves: names for what is there already, or counted inside.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional",
-         "call", "copy-done", "after-all", "partition-id", "replica-id", "iota", "async-start",
-         "async-update", "async-done", "opt-barrier", "add-dependency", "custom-call"}
+         "call", "after-all", "partition-id", "replica-id", "iota", "async-start",
+         "async-update", "opt-barrier", "add-dependency", "custom-call"}
 _LIST = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 _GRID = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
@@ -133,10 +133,17 @@ def _positions(size: int, kernel: int, out: int, place: int, attributes: str) ->
 
 def _moved(each: Instruction, computation: Computation, program: Program) -> float:
     """Bytes to and from HBM of an instruction outside of fusions."""
-    if each.op in _FREE:
+    # What has been started is counted there, and not once more where it is waited for.
+    if each.op in _FREE or each.op.endswith("-done"):
         return 0.0
     if each.op == "copy-start":     # results: where to, where from, a flag
         return sum(shape.bytes for shape in each.results[:2] if shape.in_hbm)
+    if each.op == "slice-start":    # results: all of the source, the slice, a flag
+        source, piece = each.results[:2]
+        return (piece.bytes if source.in_hbm else 0.0) + _hbm(piece)
+    if each.op in ("all-gather-start", "collective-permute-start"):
+        # Results: the operands, what comes of them, flags. What the rest starts is results alone.
+        return sum(map(_hbm, each.results))
     if each.op in ("dynamic-slice", "slice", "gather"):
         source = computation.instructions[each.operands[0]].results[0]
         return sum(_hbm(shape) for shape in each.results) + (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -171,6 +172,29 @@ def test_arrays_that_stay_on_the_chip_are_not_memory():
     assert count(text).bytes == 32
     assert [shape.in_hbm for shape in parse(text).computations["main"].instructions["a.1"].results
             ] == [False]
+
+
+# As TPU's compiler starts what it waits for later: a part of a weight, 32 of 256 bytes, brought to
+# the chip; a part handed on to the next chip; an array gathered from two, and summed.
+STARTED = {
+    "slice": ("(({0}), s8[32]{{0:S(1)}}, s32[]{{:S(2)}}) slice-start(%a), slice={{[0:32]}}", 32),
+    "slice to memory": ("(({0}), s8[32]{{0}}, s32[]{{:S(2)}}) slice-start(%a), slice={{[0:32]}}", 64),
+    "pass on": ("({0}, {0}, u32[]{{:S(2)}}, u32[]{{:S(2)}}) collective-permute-start(%a), "
+                "channel_id=1, source_target_pairs={{{{0,1}},{{1,0}}}}", 512),
+    "gather": ("({0}, s8[512]{{0}}) all-gather-start(%a), channel_id=1, "
+               "replica_groups={{{{0,1}}}}, dimensions={{0}}", 768),
+    "sum": ("{0} all-reduce-start(%a), channel_id=1, replica_groups={{{{0,1}}}}", 512),
+}
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_what_is_started_and_waited_for_moves_once(name):
+    line, moved = STARTED[name]
+    op = re.search(r"([a-z-]+)-start", line)[1]
+    text = ("ENTRY %main (a: s8[256]) -> s8[256] {\n  %a = s8[256]{0} parameter(0)\n"
+            f"  %s = {line.format('s8[256]{0}')}\n"
+            f"  ROOT %d = s8[256]{{0}} {op}-done(%s)\n}}\n")
+    assert count(text).bytes == moved
 
 
 def test_costs_add():
