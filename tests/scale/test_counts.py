@@ -178,7 +178,7 @@ def test_arrays_that_stay_on_the_chip_are_not_memory():
 # the chip; a part handed on to the next chip; an array gathered from two, and summed.
 STARTED = {
     "slice": ("(({0}), s8[32]{{0:S(1)}}, s32[]{{:S(2)}}) slice-start(%a), slice={{[0:32]}}", 32),
-    "slice to memory": ("(({0}), s8[32]{{0}}, s32[]{{:S(2)}}) slice-start(%a), slice={{[0:32]}}", 64),
+    "slice to HBM": ("(({0}), s8[32]{{0}}, s32[]{{:S(2)}}) slice-start(%a), slice={{[0:32]}}", 64),
     "pass on": ("({0}, {0}, u32[]{{:S(2)}}, u32[]{{:S(2)}}) collective-permute-start(%a), "
                 "channel_id=1, source_target_pairs={{{{0,1}},{{1,0}}}}", 512),
     "gather": ("({0}, s8[512]{{0}}) all-gather-start(%a), channel_id=1, "

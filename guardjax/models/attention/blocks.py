@@ -1,4 +1,4 @@
-"""How splash cuts a row into blocks: it computes those in which anything is seen, and these whole."""
+"""The blocks of a row: splash computes those in which anything is seen, and these whole."""
 
 from __future__ import annotations
 
