@@ -24,6 +24,7 @@ RESULTS = pathlib.Path(__file__).with_name("results.json")
 
 FULL = ("--config", "grpo_7b", "--prompts-a-way", "1")
 ADAPTERS = ("stages.0.lora.rank=64", "stages.0.lora.alpha=128")
+SPLASH = "attention=splash"
 SFT = ("--config", "sft_7b", "--prompts-a-way", "1")
 # Name of a line -> words of `guardjax aot`.
 CASES: Mapping[str, Sequence[str]] = {
@@ -36,6 +37,8 @@ CASES: Mapping[str, Sequence[str]] = {
     "v5e:16x16 by 16": (*FULL, "--topology", "v5e:16x16", "--mesh", "data=16,fsdp=16"),
     "v5e:16x16 by 32": (*FULL, "--topology", "v5e:16x16", "--mesh", "data=8,fsdp=32"),
     "v5e:2x4, adapters": (*FULL, "--topology", "v5e:2x4", "--mesh", "fsdp=8", *ADAPTERS),
+    "v6e:2x4, splash": (*FULL, "--topology", "v6e:2x4", "--mesh", "fsdp=8", SPLASH),
+    "v5e:4x4, splash": (*FULL, "--topology", "v5e:4x4", "--mesh", "fsdp=16", SPLASH),
     "v5e:2x4, captions": (*SFT, "--topology", "v5e:2x4", "--mesh", "fsdp=8"),
 }
 _GIB = 2**30

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import guardjax.models as models
 from guardjax.data.sources import Batch
 from guardjax.models.config import ModelConfig
 from guardjax.scale.analytic import program_flops
@@ -27,6 +28,7 @@ from guardjax.train.meter import Meter, Work
 def make_meter(run: RunConfig, cfg: ModelConfig, num_devices: int) -> Meter:
     """The meter of a run of `cfg`, against `log.peak_flops` or the published peak."""
     peak = run.log.peak_flops or peak_flops(jax.devices()[0].device_kind)
+    cfg = dataclasses.replace(cfg, attention=models.attention_backend(cfg))
     return Meter(StepWork({stage.name: stage for stage in run.stages}, cfg), peak * num_devices)
 
 

@@ -3,6 +3,9 @@
 A product of [m, k] with [k, n] is 2 m k n. Counted are products with weights and products of
 attention. A gradient costs two products for each one forward: one for what it came from, one for
 the other factor, which is left out where that is a frozen weight.
+
+Of splash attention whole blocks are counted: those in which anything is seen. Its gradient costs
+more than the two products, since scores are computed again for queries and for keys.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ import dataclasses
 
 import jax
 
+from guardjax.models.attention.blocks import fill_up, num_scores
+from guardjax.models.attention.tree import Run, SegmentTree
 from guardjax.models.config import ModelConfig
 from guardjax.models.init import param_shapes
 from guardjax.rl.logprobs import PLAIN_BYTES
+from guardjax.scale.kernels import PRODUCTS
 from guardjax.scale.workload import Lengths, num_slots
 from guardjax.train.config import StageConfig
 from guardjax.train.recipe import make_recipe
@@ -61,10 +67,13 @@ def program_flops(name: str, stage: StageConfig, cfg: ModelConfig, lengths: Leng
         backward = forward.weights + forward.head + 2 * (forward.scores + adapters)
     else:
         backward = 2 * once
+    least = extra + once + backward
     again = forward.head if forward.in_chunks else 0.0
     if cfg.remat == "full":     # the last product of a layer is not asked for again
         again += forward.weights * (1 - _mlp(cfg) / layer_weights(cfg)) + forward.scores
-    return Floor(extra + once + backward + again, extra + once + backward)
+    if cfg.attention == "splash":   # beyond the two products that a gradient needs
+        again += forward.scores * ((PRODUCTS["dq"] + PRODUCTS["dkv"]) / PRODUCTS["fwd"] - 2)
+    return Floor(least + again, least)
 
 
 class _Pass:
@@ -75,8 +84,11 @@ class _Pass:
         rest = answer - 1       # the last token of an answer predicts nothing
         answers = batch * group * rest
         layers = cfg.text.num_hidden_layers
-        # Masked scores are computed all the same.
-        scores = batch * prompt**2 + answers * (prompt + rest)
+        if cfg.attention == "splash":
+            runs = (Run(1, prompt), Run(group, rest)) if rest else (Run(1, prompt),)
+            scores = batch * num_scores(SegmentTree(runs))
+        else:   # masked scores are computed all the same
+            scores = batch * prompt**2 + answers * (prompt + rest)
         self.tokens = batch * prompt + answers
         self.weights = 2.0 * layers * self.tokens * layer_weights(cfg)
         self.scores = 4.0 * layers * scores * cfg.text.hidden_size
@@ -120,7 +132,8 @@ def tower_flops(cfg: ModelConfig, batch: int, image: int) -> float:
     patches, width, unit = batch * slots, vision.hidden_size, vision.spatial_merge_size**2
     full = len(vision.fullatt_block_indexes)
     weights = width * (4 * width + 3 * vision.intermediate_size)
-    seen = full * slots + (vision.depth - full) * vision.window_patches
+    whole = fill_up(slots)**2 / slots if cfg.attention == "splash" else slots
+    seen = full * whole + (vision.depth - full) * vision.window_patches
     merger = width * unit * (width * unit + vision.out_hidden_size)
     return (2.0 * patches * (vision.depth * weights + vision.patch_dim * width + merger / unit)
             + 4.0 * patches * seen * width)

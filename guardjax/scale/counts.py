@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from guardjax.scale.hlo import COLLECTIVES, Computation, Instruction, parse
+from guardjax.scale.kernels import is_kernel, kernel_cost
 from guardjax.scale.moved import bytes_moved, on_the_chip
 from guardjax.scale.roofline import Cost
 
@@ -30,6 +31,7 @@ def count(text: str, endless: int = 1) -> Cost:
     * FLOPs are those of matrix products and convolutions, 2 for each multiply and add.
     * Bytes are read from and written to HBM at the borders of fusions; a slice of an array counts
       as the slice, and arrays that the compiler keeps on the chip do not count.
+    * Kernels of attention: see `kernels`.
     * Bytes sent are those of rings: of n chips and an array of S bytes (the whole one), each sends
       S (n - 1) / n to gather, scatter or exchange it, twice that to sum it for all (Patarasuk and
       Yuan 2009), and S to pass it on.
@@ -40,6 +42,7 @@ def count(text: str, endless: int = 1) -> Cost:
 
     Raises:
       CountError: chips of a collective that are written in a way that is not known.
+      KernelError: a kernel whose work is not known.
     """
     program, total = parse(text), Cost()
     fused = on_the_chip(program)
@@ -56,6 +59,15 @@ def count(text: str, endless: int = 1) -> Cost:
         for kind, size in _messages(computation, seen):
             sent[kind] += size
         total += Cost(flops, moved, {k: v for k, v in sent.items() if v}) * times
+        total += _kernels(computation) * times
+    return total
+
+
+def _kernels(computation: Computation) -> Cost:
+    total = Cost()
+    for each in filter(is_kernel, computation.instructions.values()):
+        total += kernel_cost(each, [computation.instructions[name].results[0]
+                                    for name in each.operands])
     return total
 
 

@@ -17,6 +17,8 @@ _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
 _OP = re.compile(r" ([a-z][\w\-]*)\((.*)$")
 _NAME = re.compile(r"%([\w.\-]+)")
 _PLACE = re.compile(r"index=(\d+)")
+# What a kernel says of itself is written over several lines.
+_BROKEN = re.compile(r"\n(?=\"|\}\})")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)="
                      r"%([\w.\-]+)|branch_computations=\{([^}]*)\}")
@@ -130,7 +132,7 @@ def _number(constant: Instruction) -> int:
 def parse(text: str) -> Program:
     """The program of `Compiled.as_text()`."""
     computations, entry, name, lines = {}, "", "", {}
-    for line in text.splitlines():
+    for line in _BROKEN.sub("", text).splitlines():
         if head := _HEAD.match(line):
             name, lines = head[2], {}
             computations[name] = Computation(name, lines)

@@ -47,7 +47,8 @@ def work_table(plans: Sequence[Plan]) -> Table:
         "from HBM. Sent: bytes to other chips. Compute, memory, links: what each of the three "
         "takes at its published peak; the slowest is the least time, a bound and no prediction. "
         "FLOP floor: the share of it that FLOPs without recomputation would take. A sampled "
-        "answer is as long as it may be."))
+        "answer is as long as it may be. Kernels of attention (splash) count as the blocks that "
+        "they visit, whole, and at most what they read of them."))
     for head in ("Slice", "Program", "TFLOP", "Against sizes", "Moved", "Sent", "Compute",
                  "Memory", "Links", "Least time", "Bound by", "FLOP floor"):
         table.add_column(head, justify="left" if head in ("Slice", "Program") else "right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -77,7 +78,10 @@ class _Batcher:
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One stage of a run, of a model, on a mesh that may be a description only."""
+    """One stage of a run, of a model, on a mesh that may be a description only.
+
+    `cfg.attention` becomes the back end that it stands for on the mesh's devices.
+    """
 
     run: RunConfig
     stage: StageConfig
@@ -91,6 +95,9 @@ class Workload:
                              f"of {', '.join(STAGES)} can be compiled ahead of time")
         check_heads(self.cfg.text.num_key_value_heads, self.mesh)
         check_stage_batch(self.stage, self.cfg.text.num_key_value_heads, self.mesh)
+        with self._traced_for_mesh():
+            chosen = models.attention_backend(self.cfg)
+        object.__setattr__(self, "cfg", dataclasses.replace(self.cfg, attention=chosen))
 
     def programs(self) -> tuple[Program, ...]:
         """The programs of a step with the shapes and shardings of their arguments."""
@@ -103,7 +110,12 @@ class Workload:
         state, frozen, ref = placement.like(start)
         bundle = Bundle(frozen=frozen, state=state, ref_params=ref)
         arrays = placement.batch_like(self._batch())
-        return stage.programs(bundle, Batch((), *arrays))
+        with self._traced_for_mesh():
+            return stage.programs(bundle, Batch((), *arrays))
+
+    def _traced_for_mesh(self) -> contextlib.AbstractContextManager[None]:
+        """What is traced inside is for the mesh's devices, which need not be there."""
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
 
     def _batch(self) -> tuple[PromptBatch, Any, Any]:
         """Prompts, answers and their lengths."""

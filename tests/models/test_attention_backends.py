@@ -17,6 +17,7 @@ from guardjax.models import qwen2_5_vl as model
 from guardjax.models.attention import BACKENDS, AttentionError, choose_backend, cudnn, splash
 from guardjax.models.attention.backends import Device, this_device
 from guardjax.models.cache import open_buffer
+from guardjax.models.tiny import tiny_config
 from guardjax.train.config import ConfigError, RunConfig, resolve
 from guardjax.types import Segment
 from tests.models.reference_cases import SMALLEST, make_inputs, make_row
@@ -86,6 +87,15 @@ def test_a_cpu_is_told_before_any_compute():
         model.encode_images({}, asked, None)        # whose arguments are never looked at
     with pytest.raises(AttentionError, match="needs a TPU"):
         Guard.load(model_dir("guard"), attention="splash")
+
+
+def test_programs_are_made_for_the_device_of_the_mesh():
+    """A mesh of chips that are only described, as `guardjax aot` has."""
+    chip = jax.sharding.AbstractDevice(device_kind="TPU v6 lite", num_cores=1, platform="tpu")
+    mesh = jax.sharding.AbstractMesh((2,), ("data",), abstract_device=chip)
+    asked = dataclasses.replace(tiny_config(512), attention="auto")
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert this_device() == TPU and model.attention_backend(asked) == "splash"
 
 
 @on_cpu

@@ -14,7 +14,6 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from guardjax.models.attention import (
-    AttentionError,
     KeyPart,
     OwnTokens,
     attend_rows,
@@ -195,15 +194,6 @@ def test_leading_axes_that_do_not_grow_are_refused():
                         backend="cudnn")
 
 
-def test_splash_refuses_a_mesh_of_several_devices():
-    """Named at the call, where XLA would name its own partitioner."""
-    segments, past = make_case("image, policies, answers after a past")
-    mesh = jax.sharding.AbstractMesh((2,), ("data",))
-    with jax.sharding.use_abstract_mesh(mesh), pytest.raises(
-            AttentionError, match="the mesh has 2: use a mesh of one, or choose attention='xla'"):
-        attend_segments(segments, past, scale=SCALE, backend="splash")
-
-
 def test_a_step_of_decoding_takes_xla_and_no_kernel():
     rng = np.random.default_rng(4)
     step = own_tokens(rng, (B, G), 1)
@@ -234,24 +224,6 @@ def test_cudnn_builds_for_a_gpu(monkeypatch):
                         lambda: 91000)
     text = built_for(cudnn.attend, "cuda")
     assert "fmhaScaleBiasSoftmaxBackward" in text and text.count("fmhaScaleBiasSoftmax") >= 2
-
-
-def test_splash_compiles_for_a_tpu():
-    """By the TPU's own compiler, at the head sizes of the released text and vision models."""
-    pytest.importorskip("libtpu", reason="needs libtpu (extra `tpu`), though no TPU")
-    from jax.experimental import topologies
-    place = jax.sharding.SingleDeviceSharding(
-        topologies.get_topology_desc("v5e:2x2", "tpu").devices[0])
-    tree = SegmentTree((Run(1, 300), Run(4, 25)))
-    for size in (128, 80):
-        heads = [jax.ShapeDtypeStruct((1, h, 400, size), jnp.bfloat16, sharding=place)
-                 for h in (4, 2, 2)]
-        ids = jax.ShapeDtypeStruct((1, 400), jnp.int32, sharding=place)
-
-        def loss(q, k, v, ids):
-            return attend_rows(q, k, v, ids, ids, tree, scale=1.0, backend="splash").sum()
-
-        jax.jit(jax.grad(loss, (0, 1, 2))).lower(*heads, ids).compile()
 
 
 @on_gpu

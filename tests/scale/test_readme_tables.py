@@ -1,4 +1,4 @@
-"""The tables of experiments/scale/README.md are those that its script prints of the kept results."""
+"""The tables of experiments/scale/README.md are what its script prints of the kept results."""
 
 import importlib.util
 import pathlib

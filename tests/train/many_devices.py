@@ -1,15 +1,17 @@
 """Real stages on eight fake devices under every rule set; prints what they computed as JSON.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 \\
-        python -m tests.train.many_devices sft [--words] [RULES ...]
+        python -m tests.train.many_devices sft [--words] [--splash] [RULES ...]
 
-With `--words` no batch shows a picture, which is half the programs to compile.
+With `--words` no batch shows a picture, which is half the programs to compile. With `--splash`
+attention is splash's on several devices, step by step, and `xla`'s on one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
 from typing import Any
@@ -21,6 +23,8 @@ import optax
 from guardjax import models
 from guardjax.cli.assets import model_dir
 from guardjax.data.batching import load_batcher
+from guardjax.models import qwen2_5_vl
+from guardjax.models.attention import splash
 from guardjax.models.tiny import tiny_config
 from guardjax.rewards.compose import Scores
 from guardjax.rl.model_fns import bind
@@ -101,10 +105,13 @@ def main() -> None:
     """Prints, for each rule set, losses, places and the gradient's distance from one device's."""
     jax.config.update("jax_disable_most_optimizations", True)      # compiled once, run twice
     kind, *names = sys.argv[1:]
-    pictures = "--words" not in names
-    names = [name for name in names if name != "--words"]
+    pictures, kernel = "--words" not in names, "--splash" in names
+    names = [name for name in names if not name.startswith("--")]
     out, first = {}, None
     for name in names or MESHES:
+        if kernel and name != "single":
+            qwen2_5_vl.attention_backend = lambda cfg: functools.partial(
+                splash.attend, interpret=True)
         found = run(kind, MESHES[name], pictures)
         grads = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(found.pop("grads"))]
         first = grads if first is None else first

@@ -57,3 +57,10 @@ def test_eight_devices_are_as_one_under_every_rule_set(kind):
     out = trained(kind)
     assert set(out) == set(RULE_SETS)
     check(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_eight_devices_with_splash_are_as_one_without():
+    """Pictures and words, heads over `tensor`; kernels as the chips run them, step by step."""
+    check(trained("sft", "--splash", "single", "fsdp_tensor"))

@@ -30,7 +30,11 @@ class Device:
 
 
 def this_device() -> Device:
-    """The device that JAX computes on by default."""
+    """The device that programs are made for: that of the mesh which is set, which may be a
+    description only, else the one that JAX computes on by default."""
+    described = jax.sharding.get_abstract_mesh().abstract_device
+    if described is not None and described.platform != jax.default_backend():
+        return Device(described.platform)
     device = jax.devices()[0]
     try:
         major, minor = str(getattr(device, "compute_capability", "")).split(".")
@@ -61,7 +65,7 @@ def choose_backend(name: str, *, head_dims: Mapping[str, int], dtype: str,
         name: one of `BACKENDS`.
         head_dims: size of a head by the part of the model, such as {"text": 128, "vision": 80}.
         dtype: the compute type.
-        device: what it runs on; by default the first device of this process.
+        device: what it runs on; by default `this_device()`.
 
     Raises:
         AttentionError: an unknown name, or a kernel that cannot do this on this device.

@@ -2,60 +2,91 @@
 
 The tree of segments is known when the program is built, so answers cost their own past and the
 prompt, not each other. Padding and the frames of pictures are known later, and are segment ids.
+
+Heads of any size that `backends` lets pass are compiled as they are: the vision tower's 80 numbers
+need no filling up to 128.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as library
 
-from guardjax.models.attention.backends import AttentionError
+from guardjax.models.attention.blocks import block_side, fill_up
+from guardjax.models.attention.on_mesh import on_each_device
 from guardjax.models.attention.rows import pad_rows
 from guardjax.models.attention.tree import SegmentTree, visible
 
 Array = jax.Array | np.ndarray
 
-_LANES = 128                # a row's length is a multiple of it
-_BLOCKS = (512, 256, 128)   # sides of a block, the first that divides the row
+
+class Plan(NamedTuple):
+    """The kernel for one shape of row, and how much of the row it visits."""
+
+    kernel: library.SplashAttentionKernel
+    visits: int             # blocks of a head that are computed
+    masked: int             # of these, the blocks in which not all is seen
+    block: tuple[int, int]  # queries and keys of a block
 
 
 def attend(queries: Array, keys: Array, values: Array, query_ids: Array, key_ids: Array,
            tree: SegmentTree | None, *, scale: float, interpret: bool = False) -> jax.Array:
-    """See `rows.Kernel`. `interpret` runs the kernel step by step on any device, for tests.
+    """See `rows.Kernel`; on a mesh, see `on_mesh`. Rows without a tree are taken for pictures.
+
+    `interpret` runs the kernel step by step on any device, for tests.
 
     Raises:
-        AttentionError: the program is for several devices.
+        AttentionError: an axis of the mesh is not Auto.
     """
-    _refuse_mesh()
+    kernel = functools.partial(_attend, tree=tree, scale=scale, interpret=interpret)
+    return on_each_device(kernel, queries, keys, values, query_ids, key_ids,
+                          pictures=tree is None)
+
+
+def _attend(queries: Array, keys: Array, values: Array, query_ids: Array, key_ids: Array, *,
+            tree: SegmentTree | None, scale: float, interpret: bool) -> jax.Array:
+    """The rows and heads of one device."""
     num_queries = queries.shape[2]
-    length, seen = _up(num_queries), _up(keys.shape[2])
-    kernel = _kernel(tree, queries.shape[1], length, seen, interpret)
+    length, seen = fill_up(num_queries), fill_up(keys.shape[2])
+    plan = _plan(tree, queries.shape[1], length, seen, interpret)
     # What is filled up sees what the first key's token sees, and is seen by nothing.
     ids = library.SegmentIds(pad_rows(query_ids, length, key_ids[:, :1], axis=1),
                              pad_rows(key_ids, seen, -2, axis=1))
     scaled = (queries.astype(jnp.float32) * scale).astype(queries.dtype)
-    out = jax.vmap(kernel)(pad_rows(scaled, length), pad_rows(keys, seen), pad_rows(values, seen),
-                           ids)
+    # The only place where a compiled program says what its kernels compute: see `scale.kernels`.
+    with jax.named_scope(f"splash_{plan.visits}_blocks_{plan.masked}_masked_"
+                         f"{plan.block[0]}x{plan.block[1]}"):
+        out = jax.vmap(plan.kernel)(pad_rows(scaled, length), pad_rows(keys, seen),
+                                    pad_rows(values, seen), ids)
     return out[:, :, :num_queries]
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(tree: SegmentTree | None, heads: int, length: int, seen: int,
-            interpret: bool) -> library.SplashAttentionKernel:
-    """The plan of blocks for one shape of row, the same for every layer."""
+def _plan(tree: SegmentTree | None, heads: int, length: int, seen: int, interpret: bool) -> Plan:
+    """The plan of blocks for one shape of row, the same for every layer and every device."""
     mask = library.FullMask((length, seen)) if tree is None else _TreeMask(tree, length, seen)
-    rows, columns = _block(length), _block(seen)
+    rows, columns = block_side(length), block_side(seen)
     blocks = library.BlockSizes(
         block_q=rows, block_kv=columns, block_q_dkv=rows, block_kv_dkv=columns, block_q_dq=rows,
         block_kv_dq=columns)
-    # The plan is arrays; made while a program is traced they would belong to that program.
-    with jax.ensure_compile_time_eval():
-        return library.make_splash_mha_single_device(
-            library.MultiHeadMask([mask] * heads), block_sizes=blocks, interpret=interpret)
+    make = functools.partial(
+        library.make_splash_mha_single_device, library.MultiHeadMask([mask] * heads),
+        block_sizes=blocks, interpret=interpret)
+    # The library makes arrays, which here would belong to the program that is traced and to its
+    # mesh, whose devices may not be there. A thread has neither; NumPy's arrays suit every program.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        kernel = jax.tree.map(np.asarray, thread.submit(make).result())
+    kinds = kernel.fwd_mask_info.block_mask     # 0: nothing is seen, 1: a part, 2: all
+    if kinds is None:
+        return Plan(kernel, (length // rows) * (seen // columns), 0, (rows, columns))
+    per_head = kinds[0]     # alike for all heads
+    return Plan(kernel, int((per_head > 0).sum()), int((per_head == 1).sum()), (rows, columns))
 
 
 class _TreeMask(library.Mask):
@@ -78,18 +109,3 @@ class _TreeMask(library.Mask):
 
     def __hash__(self) -> int:
         return hash(self._key)
-
-
-def _refuse_mesh() -> None:
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and mesh.size > 1:
-        raise AttentionError(f"attention='splash' computes on one device so far, and the mesh has "
-                             f"{mesh.size}: use a mesh of one, or choose attention='xla'")
-
-
-def _up(length: int) -> int:
-    return -(-length // _LANES) * _LANES
-
-
-def _block(length: int) -> int:
-    return next(side for side in _BLOCKS if length % side == 0)
