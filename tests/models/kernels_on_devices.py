@@ -1,12 +1,15 @@
-"""Splash on eight fake devices against `xla` on one; prints the largest differences as JSON.
+r"""Splash on eight fake devices against `xla` on one; prints the largest differences as JSON.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.models.kernels_on_devices
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 \
+        python -m tests.models.kernels_on_devices fsdp=8 "data=2, fsdp=4"
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -75,11 +78,12 @@ def outputs_and_gradients(given: Any, kernel: Any) -> Any:
     return outputs, gradients
 
 
-def main() -> None:
-    """Prints for each case how far outputs and gradients are apart, and a device's part of them."""
+def main(names: Sequence[str]) -> None:
+    """Prints for each named case how far outputs and gradients are apart, and a device's part of them."""
     jax.config.update("jax_disable_most_optimizations", True)      # compiled once, run once
     out = {}
-    for name, (sizes, batch) in CASES.items():
+    for name in names:
+        sizes, batch = CASES[name]
         expected = outputs_and_gradients(inputs(batch), "xla")
         mesh = make_mesh(MeshConfig(*sizes, rules="fsdp_tensor"))
         with jax.set_mesh(mesh):
@@ -94,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
