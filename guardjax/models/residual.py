@@ -58,9 +58,9 @@ def hold_embedded(x: Array) -> Array:
 
     Every chip looks up its part of the width for all rows of its `data` way, and the ways of
     `fsdp` then exchange widths for rows. Asked for the end alone, the partitioner finds no way but
-    to make x whole on every chip.
+    to make x whole on every chip; so in a step of decoding, too, which keeps its widths here.
     """
-    if not _held(x):
+    if not _meshed():
         return x
     data, fsdp = BATCH_AXES
     between = PartitionSpec(data, *(None,) * (x.ndim - 2), fsdp)

@@ -96,6 +96,8 @@ def run(kind: str, config: MeshConfig, pictures: bool = True) -> dict[str, Any]:
 class ByPlace:
     """Rewards an answer by its place in the group: a model that knows nothing ends no answer."""
 
+    parts = ()      # none that holds examples against each other
+
     def score(self, examples: Any, texts: Any, seconds: float = 0.0) -> Any:
         """See `guardjax.rewards.compose.Composition`."""
         return Scores(np.arange(len(texts)) % GROUP / GROUP, np.ones(len(texts), bool), {})
