@@ -46,7 +46,7 @@ def hold_for_kernel(x: Array, *, heads: bool = False) -> Array:
     if x.shape[-2] > 1 or not _meshed():
         return x
     mesh = jax.sharding.get_abstract_mesh()
-    axis = "tensor" if heads and mesh.shape.get("tensor", 1) > 1 else "fsdp"
+    axis = "tensor" if heads and _has_tensor() else "fsdp"
     if x.shape[-1] % mesh.shape[axis]:
         return x
     width = PartitionSpec("data", *(None,) * (x.ndim - 2), axis)
@@ -58,9 +58,10 @@ def hold_embedded(x: Array) -> Array:
 
     Every chip looks up its part of the width for all rows of its `data` way, and the ways of
     `fsdp` then exchange widths for rows. Asked for the end alone, the partitioner finds no way but
-    to make x whole on every chip; so in a step of decoding, too, which keeps its widths here.
+    to make x whole on every chip. A step of decoding keeps its widths here, and needs to be told
+    only where `tensor` splits the rows of the table.
     """
-    if not _meshed():
+    if not _held(x) and not _has_tensor():
         return x
     data, fsdp = BATCH_AXES
     between = PartitionSpec(data, *(None,) * (x.ndim - 2), fsdp)
@@ -84,3 +85,7 @@ def _held(x: Array) -> bool:
 def _meshed() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     return set(BATCH_AXES) <= set(mesh.axis_names) and mesh.size > 1
+
+
+def _has_tensor() -> bool:
+    return _meshed() and jax.sharding.get_abstract_mesh().shape.get("tensor", 1) > 1
