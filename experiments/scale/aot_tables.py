@@ -74,7 +74,7 @@ def tables(results: Mapping[str, Any]) -> str:
         fits = "yes" if program["spare"] >= plan["spare_asked"] else "no"
         lines.append(f"| {name} | {program['name'].split('/')[-1]} | " + " | ".join(
             f"{memory[key] / _GIB:.2f}" for key in ("arguments", "temporaries", "peak"))
-            + f" | {hbm:.2f} | {program['spare']:.0%} | {fits} |")
+            + f" | {hbm:.2f} | {program['spare']:.1%} | {fits} |")
     lines += ["", "| slice | program | TFLOP | against sizes | moved | sent | compute | memory | "
               "links | least time | FLOP floor |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     for name, program, _ in _programs(results):
