@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from guardjax.eval.answer_file import AnswerFile
+from guardjax.eval.answer_parts import parts_of
 from guardjax.eval.records import Prediction
 from guardjax.eval.report import PlainTable
 from guardjax.json_file import write_json
@@ -69,8 +70,8 @@ def timed(batches: Iterable[list[Prediction]], file: pathlib.Path, programs: Cal
 
 
 def answer_cost(rows: Sequence[Prediction], file: pathlib.Path) -> AnswerCost:
-    """The cost of one model's answers, whose time is in `file`, if it is there."""
-    laps = read_jsonl(file) if file.is_file() else []
+    """The cost of one model's answers, whose time is in `file`, and beside it that of parts."""
+    laps = [lap for each in (file, *parts_of(file)) if each.is_file() for lap in read_jsonl(each)]
     steady = [lap for lap in laps if not lap["compiled"]]
     prompts = sum(lap["prompts"] for lap in steady)
     each = 1000 * sum(lap["seconds"] for lap in steady) / prompts if prompts else math.nan

@@ -11,13 +11,14 @@ from guardjax.cli.kept_answers import whole_answers
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.data.datasets.record import example_id
 from guardjax.eval.answer_file import AnswerFile, Pins, file_name
+from guardjax.eval.answer_parts import Part
 from guardjax.eval.dataset_results import answer_rows
 from guardjax.eval.guard import Guard
 from guardjax.eval.records import Prediction
 
 
 def open_answers(folder: pathlib.Path, reader: DatasetReader, name: str, model_hash: str,
-                 asked: str = "") -> AnswerFile:
+                 asked: str = "", part: Part = Part()) -> AnswerFile:
     """The answers of a model that are stored in a folder.
 
     Args:
@@ -25,6 +26,7 @@ def open_answers(folder: pathlib.Path, reader: DatasetReader, name: str, model_h
       reader: what is asked.
       name, model_hash: the model's name in tables, and the hash of its weights.
       asked: options that change an answer.
+      part: of the rows, what this process asks.
 
     Raises:
       AnswersMismatch: those that are there are of another model, or to other rows or pictures.
@@ -33,7 +35,7 @@ def open_answers(folder: pathlib.Path, reader: DatasetReader, name: str, model_h
     pins = Pins(name, model_hash, reader.schema.name, reader.split, reader.digest_with_pictures,
                 asked)
     cells = [(reader.split, example_id(record)) for record in reader.records]
-    return AnswerFile(folder / file_name(name), pins, cells)
+    return AnswerFile(folder / file_name(name), pins, cells, part)
 
 
 def all_answers(stored: AnswerFile, reader: DatasetReader, load: Callable[[], Guard],

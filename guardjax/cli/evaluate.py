@@ -25,6 +25,8 @@ scored by one token also calibration.json (AUROC, Brier, ECE, TPR at fixed FPR o
 answer_cost.json (tokens and milliseconds a picture).
 Answers are kept in OUT/answers as they come: after an interruption the same command goes on, and
 what is there is not asked again. Answers of another model, or to other questions, are refused.
+With --part I/N on each of N hosts the rows of a data set are asked by all of them; numbers are
+computed once, of all answers.
 """
 
 
@@ -47,6 +49,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("--dir", metavar="DIR", help="the data set's folder, as the hub has it")
     parser.add_argument("--missing", choices=("refuse", "drop"), default="refuse",
                         help="what to do with rows of a data set whose picture is not there")
+    parser.add_argument("--part", metavar="I/N",
+                        help="of a data set ask the I-th of N parts only, one on each of N hosts "
+                             "with the same --out; then the same command without --part counts")
     parser.add_argument("--pairs", type=positive, default=50, metavar="N",
                         help="edited pairs that are shown (default: 50)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
@@ -62,6 +67,8 @@ def main(args: argparse.Namespace) -> int:
         return fail("eval", "--dataset and --dir belong together: a reader's name and a folder")
     if args.beside and not args.dataset:
         return fail("eval", "--beside compares models on a data set: give --dataset and --dir")
+    if args.part and not args.dataset:
+        return fail("eval", "--part splits the rows of a data set: give --dataset and --dir")
     if len({args.model, *args.beside}) <= len(args.beside):
         return fail("eval", "--model and --beside name a model twice; give each once")
     return _over_dataset(args) if args.dataset else _over_world(args)
@@ -73,6 +80,7 @@ def _over_dataset(args: argparse.Namespace) -> int:
     from guardjax.cli.assets import model_dir
     from guardjax.cli.evaluate_dataset import evaluate_dataset
     from guardjax.data.datasets.registry import open_dataset
+    from guardjax.eval.answer_parts import Part, PartError, parse_part
     from guardjax.eval.guard import Guard
     from guardjax.policies import load_policy
     from guardjax.train.compilation import enable_compile_cache
@@ -80,6 +88,10 @@ def _over_dataset(args: argparse.Namespace) -> int:
     if len(args.policies) > 1:
         return fail("eval", f"{len(args.policies)} policies for a data set, whose labels are under "
                     "one; give one")
+    try:
+        part = parse_part(args.part) if args.part else Part()
+    except PartError as error:
+        return fail("eval", error)
     policy = load_policy(args.policies[0]) if args.policies else None
     reader = open_dataset(args.dataset, args.dir, args.split or "", policy=policy,
                           missing=args.missing)
@@ -92,7 +104,7 @@ def _over_dataset(args: argparse.Namespace) -> int:
         return fail("eval", error)
     first = guards[args.model]
     evaluate_dataset(guards, reader, pathlib.Path(args.out), Console(),
-                     asked=way_of_asking(args, first.scoring, first.batcher.template))
+                     asked=way_of_asking(args, first.scoring, first.batcher.template), part=part)
     return 0
 
 

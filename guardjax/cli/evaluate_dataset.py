@@ -15,6 +15,7 @@ from guardjax.cli.dataset_gallery import dataset_cases
 from guardjax.data.datasets.batches import check_fits
 from guardjax.data.datasets.reader import DatasetReader
 from guardjax.eval.answer_file import check_only
+from guardjax.eval.answer_parts import Part
 from guardjax.eval.dataset_contrasts import dataset_contrasts
 from guardjax.eval.dataset_results import (
     category_rows,
@@ -39,11 +40,12 @@ ANSWERS = "answers"
 
 def evaluate_dataset(
     guards: Mapping[str, Guard], reader: DatasetReader, out: pathlib.Path, console: Console,
-    title: str = "", *, asked: str = "",
+    title: str = "", *, asked: str = "", part: Part = Part(),
 ) -> None:
     """Asks each guard every row; writes predictions, results and report, and prints the tables.
 
     Answers are stored as they come in `out/answers`; after an interruption the same call goes on.
+    Of a part of the rows there are answers only: whoever asks for all counts them.
 
     Args:
       guards: name in the tables -> model, in the order of the tables.
@@ -52,6 +54,7 @@ def evaluate_dataset(
       console: where the tables go.
       title: of the page; by default that of the data set.
       asked: options that change an answer.
+      part: of the rows, what this process asks.
 
     Raises:
       AnswersMismatch: `out` has answers of other models, or to other rows; nothing is asked.
@@ -62,11 +65,16 @@ def evaluate_dataset(
         check_fits(reader, guard.batcher)
     folder = out / ANSWERS
     check_only(folder, {name: guard.model_hash for name, guard in guards.items()})
-    stored = {name: open_answers(folder, reader, name, guard.model_hash, asked)
+    stored = {name: open_answers(folder, reader, name, guard.model_hash, asked, part)
               for name, guard in guards.items()}
     predictions: list[Prediction] = []
     for name, guard in guards.items():
         predictions += all_answers(stored[name], reader, lambda guard=guard: guard, out, console)
+    if part != Part():
+        console.print(f"{part}: {len(predictions):,} answers are in {folder}. When all parts are, "
+                      "the same command without --part counts them.", markup=False,
+                      highlight=False, soft_wrap=True)
+        return
     ids = [row.example_id for row in predictions[:len(reader)]]
     by_id = dict(zip(ids, reader.records, strict=True))
     groups = {i: group_of(record) for i, record in by_id.items()}

@@ -3,7 +3,8 @@ they come, so that none is asked twice.
 
 The first line of a file says whose answers to which rows it has (`Pins`); every further line is a
 prediction. A run that was killed leaves whole lines and at most one torn one, and goes on from
-them; answers of another model, or to other rows, are refused.
+them; answers of another model, or to other rows, are refused. Several hosts may ask a part each
+(`answer_parts.py`); the file of all has their answers, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from guardjax.atomic import write_text
+from guardjax.eval.answer_parts import Part, parts_of
 from guardjax.eval.pins import changed_pins
 from guardjax.eval.records import Prediction, prediction_from_json
 
@@ -53,31 +55,37 @@ _NAMES = {"variant": "name of the model", "model": "model (hash of its weights)"
 
 
 class AnswerFile:
-    """The stored answers under one set of pins.
+    """The stored answers under one set of pins, to all rows or to a part of them.
 
     Raises:
       AnswersMismatch: the file has answers under other pins, or is no file of answers. Nothing was
         asked and nothing is changed.
     """
 
-    def __init__(self, path: str | Path, pins: Pins, cells: Sequence[Cell]) -> None:
-        """`cells` are those of all rows, in order: no two are equal."""
-        self.path, self.pins, self._cells = Path(path), pins, tuple(cells)
+    def __init__(self, path: str | Path, pins: Pins, cells: Sequence[Cell],
+                 part: Part = Part()) -> None:
+        """`cells` are those of all rows, in order: no two are equal. `path` is the file of all."""
+        self.path, self.pins, self._cells = part.file(Path(path)), pins, tuple(cells)
+        self._places = part.places(len(self._cells))
         self._rows: dict[Cell, Prediction] = {}
         lines, torn = _whole_lines(self.path)
         if lines:
-            self._read(lines)
+            self._rows = self._read(self.path, lines)
         if torn or not lines:
             write_text(self.path, "".join(line + "\n" for line in lines or [_header(pins)]))
+        if part == Part():
+            for file in parts_of(self.path):    # only read: its host may still be writing
+                if lines := _whole_lines(file)[0]:
+                    self._rows = self._read(file, lines) | self._rows
 
     def __len__(self) -> int:
         """How many rows there are, answered or not."""
-        return len(self._cells)
+        return len(self._places)
 
     @property
     def missing(self) -> list[int]:
-        """Places of the rows that are not answered yet."""
-        return [place for place, cell in enumerate(self._cells) if cell not in self._rows]
+        """Places among all rows of those that are not answered yet."""
+        return [place for place in self._places if self._cells[place] not in self._rows]
 
     def append(self, rows: Iterable[Prediction]) -> None:
         """Keeps answers against a crash of this process and of the machine."""
@@ -90,21 +98,22 @@ class AnswerFile:
 
     def in_order(self) -> list[Prediction]:
         """All answers, in the order of the rows. Raises `KeyError` where one is missing."""
-        return [self._rows[cell] for cell in self._cells]
+        return [self._rows[self._cells[place]] for place in self._places]
 
-    def _read(self, lines: Sequence[str]) -> None:
+    def _read(self, path: Path, lines: Sequence[str]) -> dict[Cell, Prediction]:
+        found: dict[Cell, Prediction] = {}
         try:
             kept = Pins(**json.loads(lines[0])["pins"])
         except (KeyError, TypeError, ValueError) as error:
-            raise AnswersMismatch(f"{self.path}, line 1: not stored answers ({error!r}); give "
+            raise AnswersMismatch(f"{path}, line 1: not stored answers ({error!r}); give "
                                   "another folder with --out, or remove the file") from error
         if changed := changed_pins(kept, self.pins, _NAMES):
             raise AnswersMismatch(
-                f"{self.path} holds answers of another run: {'; '.join(changed.values())}. Give "
+                f"{path} holds answers of another run: {'; '.join(changed.values())}. Give "
                 "another folder with --out, or remove the file to ask anew")
         known = set(self._cells)
         for number, line in enumerate(lines[1:], start=2):
-            place = f"{self.path}, line {number}"
+            place = f"{path}, line {number}"
             try:
                 row = prediction_from_json(json.loads(line))
             except (TypeError, ValueError) as error:
@@ -114,11 +123,12 @@ class AnswerFile:
                 raise AnswersMismatch(f"{place}: an answer of model {row.model!r} among those of "
                                       f"{self.pins.model!r}; remove the line")
             cell = _cell(row)
-            if cell not in known or cell in self._rows:
+            if cell not in known or cell in found:
                 what = "is answered twice" if cell in known else "is none of the rows"
                 raise AnswersMismatch(f"{place}: {row.example_id!r} of split {row.split!r} {what}; "
                                       "remove the line")
-            self._rows[cell] = row
+            found[cell] = row
+        return found
 
 
 def file_name(variant: str) -> str:
@@ -134,6 +144,7 @@ def check_only(folder: Path, models: Mapping[str, str]) -> None:
       AnswersMismatch: another evaluation was written there; names it, and what is measured now.
     """
     mine = {file_name(variant) for variant in models}
+    mine |= {part.name for name in mine for part in parts_of(folder / name)}
     now = ", ".join(f"{variant!r} (hash {model})" for variant, model in models.items())
     for path in sorted(folder.glob("*.jsonl")):
         if path.name in mine:
