@@ -83,7 +83,7 @@ class Report:
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # variant -> name
     tables: Sequence[ReportTable] = ()
     contrasts: Sequence[ResultRow] = ()             # differences of two variants
-    plain_tables: Sequence[PlainTable] = ()
+    plain_tables: Sequence[PlainTable] = ()         # last; first where there are no others
     figures: Sequence[ReportFigure] = ()
     cases: Sequence[Case] = ()
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
