@@ -81,8 +81,9 @@ def test_flops_in_a_tpus_program_are_those_the_sizes_say(kind, rules, changes):
     assert plan.fits
     for each in plan.programs:
         assert abs(each.excess) < 0.05, each
-        # Of a table of embeddings only rows are read.
-        assert each.cost.sent > 0 and each.cost.bytes > each.memory.arguments / 2
+        # All that is given is read at least once, but for a table of embeddings (its rows), and
+        # what is so small that the compiler fetches it in ways that are not counted.
+        assert each.cost.sent > 0 and each.cost.bytes > 0.85 * each.memory.arguments
 
 
 @needs_libtpu
