@@ -22,6 +22,7 @@ def _forward(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_device_is_measured_against_its_own_ceilings(forward, capsys):
     assert forward("--device", "cpu", "--shape", "tiny", "--batches", "2", "--repeats", "1") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -44,7 +44,7 @@ def test_trials_are_measured_on_their_data(said, tiny_model, untrained, tmp_path
     out = tmp_path / "out"
     status, shown, err = said("sweep", "--config", path, "--out", out)
     assert status == 0, err
-    assert "measured on test" in shown and len(untrained) == 4
+    assert "measured on test" in " ".join(shown.split()) and len(untrained) == 4
     with open(out / "summary.csv", encoding="utf-8") as file:
         lines = {line["Trial"]: line for line in csv.DictReader(file)}
     assert list(lines)[2:] == ["always_safe", "always_unsafe"]

@@ -263,6 +263,7 @@ def mine(completions):
     assert "trained already" in said and "choose another folder to train with it" in said
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_the_same_for_all_is_said(
         guardjax, config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("guardjax.train.silence.SILENT_STEPS", 4)

@@ -219,7 +219,8 @@ def test_the_program_no_longer_grows_with_the_layers(tower):
 
 
 @pytest.mark.parametrize(("tower", "kinds"), [
-    ("model", ("full", "dots", "none")), ("visual", ("full", "none"))])
+    ("model", ("full", "dots", "none")),
+    pytest.param("visual", ("full", "none"), marks=pytest.mark.slow)])
 def test_remat_lowers_the_memory_of_the_gradient(tower, kinds):
     def temp(remat):
         compiled = program(deep(4, scan_layers=True, remat=remat), tower).compile()

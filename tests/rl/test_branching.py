@@ -18,7 +18,7 @@ from guardjax import models
 from guardjax.cli.assets import model_dir
 from guardjax.data.batching import load_batcher
 from guardjax.data.branching import branch_prompts
-from guardjax.data.prompts import IMAGE_FIRST, POLICY_FIRST, TEMPLATES, PromptError
+from guardjax.data.prompts import IMAGE_FIRST, POLICY_FIRST, PromptError
 from guardjax.models import qwen2_5_vl
 from guardjax.models.attention import cudnn, splash
 from guardjax.models.tiny import tiny_config
@@ -36,6 +36,8 @@ POLICIES = ("no knives", "R1: nothing red. R2: no dogs in a garden at night, and
             "no cats")
 KERNELS = {"cudnn": functools.partial(cudnn.attend, implementation="xla"),
            "splash": functools.partial(splash.attend, interpret=True)}
+CHUNKS = {"token_chunk": 3, "vocab_chunk": 100}
+SLOW = pytest.mark.slow
 
 
 def small_config() -> models.ModelConfig:
@@ -141,8 +143,9 @@ def assert_exact(found, expected):
     assert jax.tree.reduce(lambda a, b: a + b, jax.tree.map(lambda g: np.abs(g).sum(), grads)) > 1
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-@pytest.mark.parametrize("chunks", [{}, {"token_chunk": 3, "vocab_chunk": 100}])
+@pytest.mark.parametrize("template, chunks", [
+    (IMAGE_FIRST, {}), (POLICY_FIRST, CHUNKS), pytest.param(IMAGE_FIRST, CHUNKS, marks=SLOW),
+    pytest.param(POLICY_FIRST, {}, marks=SLOW)])
 def test_log_probabilities_and_gradients_are_those_of_repeating(params, template, chunks):
     assert_exact(branched(FNS, params, template, **chunks), oracle(template))
 
@@ -167,8 +170,9 @@ def test_layers_in_a_loop_take_the_branches(params):
     assert (np.abs(logp - want) <= 2e-5 * np.maximum(1, np.abs(want))).all()
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-@pytest.mark.parametrize("slots", [0, 5])
+@pytest.mark.parametrize("template, slots", [
+    (IMAGE_FIRST, 0), (POLICY_FIRST, 5), pytest.param(IMAGE_FIRST, 5, marks=SLOW),
+    pytest.param(POLICY_FIRST, 0, marks=SLOW)])
 def test_sampling_is_that_of_prompts_on_their_own(params, template, slots):
     """The same tokens together and in slots; log-probabilities are those that are recomputed."""
     end = CFG.text.eos_token_id

@@ -61,7 +61,7 @@ def make_prompts(seed=0):
     return jax.tree.map(jnp.asarray, prompts)
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_as_decoded_together_and_as_recomputed(cfg, sample, scan):
     """Tokens exactly, log-probabilities to 2e-5 in float32."""
     cfg, prompts = dataclasses.replace(cfg, scan_layers=scan), make_prompts()

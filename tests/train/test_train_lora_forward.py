@@ -125,6 +125,7 @@ def drawn_shapes(cfg):
     return params, init_adapters(params, LORA, jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_half_precision_rounds_as_the_layers_do():
     cfg = dataclasses.replace(SCANNED, dtype="bfloat16")
     params, adapters = drawn(cfg)
