@@ -79,7 +79,7 @@ def outputs_and_gradients(given: Any, kernel: Any) -> Any:
 
 
 def main(names: Sequence[str]) -> None:
-    """Prints for each named case how far outputs and gradients are apart, and a device's part of them."""
+    """Prints for each named case how far outputs and gradients are apart, and a device's part."""
     jax.config.update("jax_disable_most_optimizations", True)      # compiled once, run once
     out = {}
     for name in names:
