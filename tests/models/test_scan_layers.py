@@ -112,7 +112,7 @@ def loss_and_gradient(params, cfg, segment, vision):
 
 
 @pytest.mark.parametrize(("scan", "remat"), [
-    (True, "none"), (True, "full"), (False, "dots")])
+    (True, "none"), (True, "full"), pytest.param(False, "dots", marks=pytest.mark.slow)])
 def test_logits_and_gradients_are_those_of_the_unrolled_model(params, scan, remat):
     inputs = make_inputs(CFG, ROWS)
     (_, expected), slope = loss_and_gradient(params[CFG], CFG, *inputs)
@@ -209,7 +209,7 @@ def program(cfg, tower):
     return jax.jit(jax.grad(loss)).lower(param_shapes(cfg))
 
 
-@pytest.mark.parametrize("tower", ["model", "visual"])
+@pytest.mark.parametrize("tower", ["model", pytest.param("visual", marks=pytest.mark.slow)])
 def test_the_program_no_longer_grows_with_the_layers(tower):
     def size(layers, scan):
         return program(deep(layers, scan_layers=scan), tower).as_text().count("\n")
