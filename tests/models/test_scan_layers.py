@@ -80,6 +80,7 @@ def features_of(cfg):
     return np.asarray(jax.jit(lambda p: model.encode_images(p, cfg, vision))(tower))
 
 
+@pytest.mark.slow
 def test_runs_of_window_blocks_go_through_in_order():
     cfg = deep(2)       # two groups of two window blocks and a full one
     scanned = dataclasses.replace(cfg, scan_layers=True)
@@ -112,7 +113,8 @@ def loss_and_gradient(params, cfg, segment, vision):
 
 
 @pytest.mark.parametrize(("scan", "remat"), [
-    (True, "none"), (True, "full"), pytest.param(False, "dots", marks=pytest.mark.slow)])
+    (True, "full"), pytest.param(True, "none", marks=pytest.mark.slow),
+    pytest.param(False, "dots", marks=pytest.mark.slow)])
 def test_logits_and_gradients_are_those_of_the_unrolled_model(params, scan, remat):
     inputs = make_inputs(CFG, ROWS)
     (_, expected), slope = loss_and_gradient(params[CFG], CFG, *inputs)
@@ -218,9 +220,9 @@ def test_the_program_no_longer_grows_with_the_layers(tower):
     assert size(4, False) > 1.6 * size(2, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tower", "kinds"), [
-    ("model", ("full", "dots", "none")),
-    pytest.param("visual", ("full", "none"), marks=pytest.mark.slow)])
+    ("model", ("full", "dots", "none")), ("visual", ("full", "none"))])
 def test_remat_lowers_the_memory_of_the_gradient(tower, kinds):
     def temp(remat):
         compiled = program(deep(4, scan_layers=True, remat=remat), tower).compile()
