@@ -1,7 +1,6 @@
 """Work of attention's kernels, against counts by hand and against the sizes, and their programs."""
 
 import dataclasses
-import importlib.util
 import re
 
 import jax
@@ -20,10 +19,8 @@ from guardjax.scale.slices import parse_slice, slice_mesh
 from guardjax.scale.workload import Lengths, Workload
 from guardjax.train.config import MeshConfig
 from tests.scale.test_plan import workload
+from tests.scale.libtpu import needs_libtpu
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed: `make test-aot` puts it beside and runs these")
 
 # Two rows, four heads on two, 1024 queries and 1536 keys; five blocks a head, two of them masked.
 OPERANDS = {

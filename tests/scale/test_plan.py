@@ -1,7 +1,6 @@
 """Programs of real stages, compiled for TPUs where libtpu is there, and the verb."""
 
 import dataclasses
-import importlib.util
 import io
 import json
 import re
@@ -22,11 +21,8 @@ from guardjax.scale.slices import parse_slice, slice_mesh
 from guardjax.scale.workload import Lengths, Workload
 from guardjax.train.config import LoraConfig, MeshConfig, RLConfig, RunConfig, StageConfig
 from guardjax.train.sharding import make_mesh
+from tests.scale.libtpu import needs_libtpu
 
-# The extra "test" installs it where there is one; there, its absence is a failure.
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed: `make test-aot` puts it beside and runs these")
 LENGTHS = Lengths(prompt=64, image=16, answer=8)
 
 
