@@ -36,11 +36,22 @@ CASES: Mapping[str, Sequence[str]] = {
     "v5e:4x8": (*FULL, "--topology", "v5e:4x8", "--mesh", "fsdp=32"),
     "v5e:16x16 by 16": (*FULL, "--topology", "v5e:16x16", "--mesh", "data=16,fsdp=16"),
     "v5e:16x16 by 32": (*FULL, "--topology", "v5e:16x16", "--mesh", "data=8,fsdp=32"),
+    "v5p:2x2x4": (*FULL, "--topology", "v5p:2x2x4", "--mesh", "fsdp=16"),
+    "v5p:4x8x8 by 16": (*FULL, "--topology", "v5p:4x8x8", "--mesh", "data=16,fsdp=16"),
+    "v6e:4x4": (*FULL, "--topology", "v6e:4x4", "--mesh", "fsdp=16"),
+    "v6e:16x16 by 16": (*FULL, "--topology", "v6e:16x16", "--mesh", "data=16,fsdp=16"),
     "v5e:2x4, adapters": (*FULL, "--topology", "v5e:2x4", "--mesh", "fsdp=8", *ADAPTERS),
     "v6e:2x4, splash": (*FULL, "--topology", "v6e:2x4", "--mesh", "fsdp=8", SPLASH),
     "v5e:4x4, splash": (*FULL, "--topology", "v5e:4x4", "--mesh", "fsdp=16", SPLASH),
+    "v5e:16x16 by 16, splash": (*FULL, "--topology", "v5e:16x16", "--mesh", "data=16,fsdp=16",
+                                SPLASH),
     "v5e:2x4, captions": (*SFT, "--topology", "v5e:2x4", "--mesh", "fsdp=8"),
 }
+# Cases of few chips and of many, each chip with as much to do.
+GROWTH: Sequence[tuple[str, str]] = (
+    ("v5p:2x2x4", "v5p:4x8x8 by 16"), ("v6e:4x4", "v6e:16x16 by 16"),
+    ("v5e:4x4, splash", "v5e:16x16 by 16, splash"), ("v5e:4x4", "v5e:16x16 by 16"),
+    ("v5e:4x4", "v5e:16x16 by 32"), ("v5e:4x8", "v5e:16x16 by 32"))
 _GIB = 2**30
 
 
@@ -84,10 +95,31 @@ def tables(results: Mapping[str, Any]) -> str:
         lines.append(
             f"| {name} | {program['name'].split('/')[-1]} | {program['flops'] / 1e12:.1f} | "
             f"{program['excess']:+.1%} | {program['bytes'] / 1e9:,.0f} GB | "
-            f"{sum(program['sent'].values()) / 1e9:.0f} GB | " + " | ".join(
+            f"{_of(program, 'sent') / 1e9:.0f} GB | " + " | ".join(
                 f"{seconds[key]:.2f} s" for key in ("compute", "memory", "links", "least"))
             + f" | {seconds['floor'] / seconds['least']:.0%} |")
     return "\n".join(lines)
+
+
+def growth(results: Mapping[str, Any]) -> str:
+    """Markdown: what a chip of many has to do beside what a chip of few has, by `GROWTH`."""
+    lines = ["| from | to | program | FLOPs | moved | sent | least time |",
+             "|---|---|---|---|---|---|---|"]
+    for few, many in GROWTH:
+        pair = zip(*(results[name]["plan"]["programs"] for name in (few, many)), strict=True)
+        for before, after in pair:
+            shares = [f"{_of(after, key) / _of(before, key) - 1:+.0%}" for key in _WORK]
+            lines.append(
+                f"| {few} | {many} | {before['name'].split('/')[-1]} | {' | '.join(shares)} | "
+                f"{before['seconds']['least']:.2f} -> {after['seconds']['least']:.2f} s |")
+    return "\n".join(lines)
+
+
+_WORK = ("flops", "bytes", "sent")
+
+
+def _of(program: Mapping[str, Any], key: str) -> float:
+    return sum(program[key].values()) if key == "sent" else program[key]
 
 
 def _programs(results: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -107,7 +139,7 @@ def main() -> None:
                         choices=[*CASES, "all"], help=f"all, or some of: {'; '.join(CASES)}")
     chosen = parser.parse_args().compile
     compile_cases(list(CASES) if "all" in chosen else chosen)
-    print(tables(kept_results()))
+    print(tables(kept_results()), growth(kept_results()), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ section 3.1).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,8 @@ def kernel_cost(each: Instruction, operands: Sequence[Shape]) -> Cost:
       each: the kernel.
       operands: their shapes, of one row without an axis B: integers of the plan, then queries
         [B, H, Q, d], keys and values [B, K, S, d], ids of queries and of keys; for gradients the
-        log-sum-exp, the results' gradient and its sum; and the masks of blocks, if there are any.
+        log-sum-exp, the results' gradient and its sum; and, if there are any, the masks of blocks
+        [n, rows, columns] or the numbers of queries from which a mask is computed.
 
     Raises:
       KernelError: it is no splash kernel, or does not say how many blocks it visits.
@@ -61,8 +63,12 @@ def kernel_cost(each: Instruction, operands: Sequence[Shape]) -> Cost:
     heads, _, size = queries.dims[-3:]
     batch = math.prod(queries.dims[:-3])
     flops = 2.0 * PRODUCTS[phase[1]] * batch * heads * blocks * rows * columns * size
-    gradients, masks = (rest[:3], rest[3:]) if phase[1] != "fwd" else ([], rest)
-    by_query, by_key = [queries, *gradients, query_ids], [keys, values, key_ids]
+    gradients, mask = (rest[:3], rest[3:]) if phase[1] != "fwd" else ([], rest)
+    masks = [shape for shape in mask if len(shape.dims) == 3]
+    # The numbers are the same for all rows, and each row reads them for itself.
+    numbers = [dataclasses.replace(shape, dims=(batch, *shape.dims)) for shape in mask
+               if len(shape.dims) == 2]
+    by_query, by_key = [queries, *gradients, query_ids, *numbers], [keys, values, key_ids]
     if phase[1] == "dkv":       # heads are the inner loop: ids of keys stay while they go by
         moved = sum(map(_bytes, by_key))
         again, side, length = by_query, rows, queries.dims[-2]

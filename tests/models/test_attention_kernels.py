@@ -155,6 +155,31 @@ def test_patches_see_their_own_frame(kernel):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), found, expected)
 
 
+@pytest.mark.parametrize("tree, shared", [
+    (SegmentTree((Run(1, 9), Run(3, 4))), 9), (SegmentTree((Run(1, 5), Run(1, 6), Run(2, 3))), 11),
+    (SegmentTree((Run(1, 5), Run(1, 6), Run(2, 3)), first_query=2), 11),
+    (SegmentTree((Run(1, 5), Run(1, 6), Run(2, 3)), first_query=1), 11),
+    (SegmentTree((Run(1, 7),)), 0), (SegmentTree((Run(4, 3),)), 0)])
+def test_a_mask_computed_from_spans_is_that_of_the_tree(tree, shared):
+    length, seen = tree.num_queries + 2, tree.num_keys + 3
+    mask = splash._tree_mask(tree, length, seen)
+    assert tree.spans(length).shared == shared
+    expected = visible(tree.query_table(length), tree.key_table(seen))
+    places = np.arange(seen, dtype=np.int32)
+    for array in (np.asarray, jnp.asarray):     # of the plan, and of the kernel
+        found = mask.mask_function(array(mask.q_sequence)[:, None], array(places)[None])
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("tree, seen", [
+    (SegmentTree((Run(1, 5), Run(2, 3), Run(4, 2))), 128),
+    (SegmentTree((Run(1, 40_000),)), 40_064)])
+def test_other_masks_are_read_by_the_kernel(tree, seen):
+    """Branches of branches, and rows of which two places do not fit into a number."""
+    assert not hasattr(splash._tree_mask(tree, seen, seen), "mask_function")
+
+
 def test_the_tree_is_what_the_segments_say():
     """Against a walk over tokens: (run, branch in its axes, place)."""
     shapes = [((), 3), ((2,), 2), ((2, 3), 2)]

@@ -35,12 +35,12 @@ Q, KV, MASK = 2 * 4 * 256 * KIB, 2 * 2 * 384 * KIB, KIB**2      # bytes of queri
 BLOCKS = 2 * 4 * 5                                              # that rows and heads visit
 
 
-def program(phase, scope="splash_5_blocks_2_masked_512x512", place="", family="splash_mha"):
+def program(phase, scope="splash_5_blocks_2_masked_512x512", place="", family="splash_mha",
+            mask=OPERANDS["mask"]):
     """A program that is one kernel, as TPU's compiler writes it, over several lines."""
     ids = IDS["dkv" if phase == "dkv" else "fwd"]
     extra = [] if phase == "fwd" else [SUMS[phase], OPERANDS["out"], SUMS[phase]]
-    shapes = [OPERANDS["plan"], *(OPERANDS[name] for name in "qkv"), *ids, *extra,
-              OPERANDS["mask"]]
+    shapes = [OPERANDS["plan"], *(OPERANDS[name] for name in "qkv"), *ids, *extra, mask]
     given = "".join(f"  %a.{i} = {shape}{{0{place}}} parameter({i})\n"
                     for i, shape in enumerate(shapes))
     names = ", ".join(f"%a.{i}" for i in range(len(shapes)))
@@ -66,6 +66,16 @@ def test_a_kernel_counts_as_the_blocks_that_it_visits(phase, products, moved):
     cost = count(program(phase))
     assert cost.flops == 2 * products * BLOCKS * 512 * 512 * 128
     assert cost.bytes == moved and cost.sent == 0
+
+
+@pytest.mark.parametrize("phase, numbers, moved", [
+    ("fwd", "s32[1024,128]", 2 * 4 * 512 * KIB), ("dq", "s32[1024,128]", 2 * 4 * 512 * KIB),
+    ("dkv", "s32[8,1024]", BLOCKS * 16 * KIB)])
+def test_a_kernel_that_computes_its_mask_reads_a_number_a_query(phase, numbers, moved):
+    """As it reads the ids of queries, in place of blocks of a mask."""
+    stored, computed = count(program(phase)), count(program(phase, mask=numbers))
+    assert computed.bytes == stored.bytes - 16 * MASK + moved
+    assert computed.flops == stored.flops
 
 
 def test_what_a_kernel_finds_on_the_chip_is_not_memory():

@@ -21,9 +21,12 @@ from jax.experimental.pallas.ops.tpu import splash_attention as library
 from guardjax.models.attention.blocks import block_side, fill_up
 from guardjax.models.attention.on_mesh import on_each_device
 from guardjax.models.attention.rows import pad_rows
-from guardjax.models.attention.tree import SegmentTree, visible
+from guardjax.models.attention.tree import SegmentTree, Spans, visible
 
 Array = jax.Array | np.ndarray
+
+
+_PLACE_BITS = 15    # two places of a row fit into an int32
 
 
 class Plan(NamedTuple):
@@ -70,7 +73,7 @@ def _attend(queries: Array, keys: Array, values: Array, query_ids: Array, key_id
 @functools.lru_cache(maxsize=64)
 def _plan(tree: SegmentTree | None, heads: int, length: int, seen: int, interpret: bool) -> Plan:
     """The plan of blocks for one shape of row, the same for every layer and every device."""
-    mask = library.FullMask((length, seen)) if tree is None else _TreeMask(tree, length, seen)
+    mask = library.FullMask((length, seen)) if tree is None else _tree_mask(tree, length, seen)
     rows, columns = block_side(length), block_side(seen)
     blocks = library.BlockSizes(
         block_q=rows, block_kv=columns, block_q_dkv=rows, block_kv_dkv=columns, block_q_dq=rows,
@@ -87,6 +90,14 @@ def _plan(tree: SegmentTree | None, heads: int, length: int, seen: int, interpre
         return Plan(kernel, (length // rows) * (seen // columns), 0, (rows, columns))
     per_head = kinds[0]     # alike for all heads
     return Plan(kernel, int((per_head > 0).sum()), int((per_head == 1).sum()), (rows, columns))
+
+
+def _tree_mask(tree: SegmentTree, length: int, seen: int) -> _TreeMask:
+    """A mask that the kernel computes where the tree's spans and the row's length allow it."""
+    spans = tree.spans(length)
+    if spans is None or seen > 2**_PLACE_BITS:
+        return _TreeMask(tree, length, seen)
+    return _SpansMask(tree, length, seen, spans)
 
 
 class _TreeMask(library.Mask):
@@ -109,3 +120,22 @@ class _TreeMask(library.Mask):
 
     def __hash__(self) -> int:
         return hash(self._key)
+
+
+class _SpansMask(_TreeMask):
+    """A tree whose mask the kernel computes from one number a query, and reads no blocks of it.
+
+    The library gives `q_sequence` of a query and the place of a key to `mask_function`, in NumPy
+    and in the kernel.
+    """
+
+    def __init__(self, tree: SegmentTree, length: int, seen: int, spans: Spans) -> None:
+        super().__init__(tree, length, seen)
+        self.q_sequence = (spans.starts << _PLACE_BITS | spans.places).astype(np.int32)
+        self.mask_function = functools.partial(_sees, spans.shared)
+
+
+def _sees(shared: int, queries: Array, keys: Array) -> Array:
+    """Whether a query, its start and its place in one number, sees the key at a place."""
+    starts, places = queries >> _PLACE_BITS, queries & (2**_PLACE_BITS - 1)
+    return (keys <= places) & ((keys < shared) | (keys >= starts))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,6 +30,14 @@ class Run:
     @property
     def size(self) -> int:
         return self.branches * self.tokens
+
+
+class Spans(NamedTuple):
+    """A query sees keys up to `places`, from `starts` on and those before `shared`."""
+
+    shared: int
+    starts: np.ndarray      # [Q] int
+    places: np.ndarray      # [Q] int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,20 @@ class SegmentTree:
         """[3, padded] int32: see `visible`. What is beyond the keys is seen by nothing."""
         fill = np.repeat(np.int32([[0], [1], [_NEVER]]), padded - self.num_keys, axis=1)
         return np.concatenate([self._table, fill], axis=1)
+
+    def spans(self, padded: int) -> Spans | None:
+        """What `query_table` says in three numbers, where answers branch from words all share.
+
+        None where an earlier run branches too: its branches are not seen by all.
+        """
+        *shared, last = self.runs
+        if any(run.branches > 1 for run in shared):
+            return None
+        end = sum(run.size for run in shared)
+        places = np.arange(self.num_keys - self.num_queries, self.num_keys)
+        starts = np.where(places < end, 0, places - (places - end) % last.tokens)
+        missing = (0, padded - self.num_queries)    # which see key 0 alone
+        return Spans(end, np.pad(starts, missing), np.pad(places, missing))
 
     @functools.cached_property
     def _table(self) -> np.ndarray:
