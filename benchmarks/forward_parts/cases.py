@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import tempfile
 
 import flax.traverse_util
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import guardjax
 import guardjax.models as models
 from guardjax import layout
+from guardjax.models import turned
 from guardjax.models.config import ModelConfig, TextConfig, VisionConfig
 from guardjax.models.init import Params, param_shapes
 from guardjax.types import PromptBatch, Segment
@@ -24,7 +26,8 @@ BASE = pathlib.Path(guardjax.__file__).parent / "assets" / "base"
 class Model:
     """A model, prompts of `prompt` tokens and answers of `tokens`; its bar if it has a peer.
 
-    Each prompt has one picture of `side` x `side` patches.
+    Each prompt has one picture of `side` x `side` patches. `read` are the parameters as a guard
+    reads them from a directory, which on a CPU are turned; None where they are `params`.
     """
 
     name: str
@@ -34,6 +37,12 @@ class Model:
     tokens: int
     decode_bar: float | None = None     # times as fast as the peer
     side: int = 8
+    read: Params | None = None
+
+    @property
+    def ours(self) -> Params:
+        """What our side computes with."""
+        return self.params if self.read is None else self.read
 
 
 def tiny() -> Model:
@@ -58,8 +67,11 @@ def hundred_million() -> Model:
     for path, leaf in flax.traverse_util.flatten_dict(param_shapes(cfg)).items():
         drawn = rng.standard_normal(leaf.shape, np.float32) * np.float32(0.02)
         flat[path] = jnp.asarray(drawn + 1 if path[-1] == "scale" else drawn)
-    return Model("100m", cfg, flax.traverse_util.unflatten_dict(flat), prompt=64, tokens=9,
-                 decode_bar=1.3)
+    params = flax.traverse_util.unflatten_dict(flat)
+    with tempfile.TemporaryDirectory() as folder:
+        models.save_hf(params, cfg, f"{folder}/model")
+        _, read = models.load_hf(f"{folder}/model", turned=turned.helps(cfg.dtype))
+    return Model("100m", cfg, params, prompt=64, tokens=9, decode_bar=1.3, read=read)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,8 +60,12 @@ def prefill_flops(cfg: ModelConfig, batch: int, prompt: int, patches: int) -> in
     return batch * (2 * prompt * (decoder_weights(cfg) - head) + 2 * head + scores + tower)
 
 
-def loop_copies(program: jax.stages.Compiled) -> int:
-    """Bytes that are copied, to move or to transpose them, in one turn of the program's loop."""
+def loop_copies(program: jax.stages.Compiled, rows: int) -> int:
+    """Bytes that are copied, to move or to transpose them, in one turn of the program's loop.
+
+    The tokens of a step, [rows, F] or [F, rows], do not count: a turned product takes them as
+    columns, and they become these in the fusion that makes them (`guardjax.models.turned`).
+    """
     text = program.as_text()
     computations: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -72,9 +76,10 @@ def loop_copies(program: jax.stages.Compiled) -> int:
     bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
     if len(bodies) != 1:
         raise ValueError(f"the program has {len(bodies)} loops, and decoding is one")
-    return sum(_BYTES[kind] * math.prod(int(n) for n in shape.split(",") if n)
-               for line in _reached(computations, bodies[0])
-               for kind, shape in _COPY.findall(line))
+    copies = [(kind, [int(n) for n in shape.split(",") if n])
+              for line in _reached(computations, bodies[0]) for kind, shape in _COPY.findall(line)]
+    return sum(_BYTES[kind] * math.prod(shape) for kind, shape in copies
+               if not (len(shape) == 2 and rows in shape))
 
 
 def _reached(computations: dict[str, list[str]], start: str) -> Iterator[str]:

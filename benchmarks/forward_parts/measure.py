@@ -78,7 +78,7 @@ def _counted(model: Model, ours: Ours, batch: int, end: str) -> Iterator[Line]:
     cost, head = program.cost_analysis(), cfg.text.vocab_size * cfg.text.hidden_size
     flops = counts.step_flops(cfg, batch, length) + 2 * batch * head
     moved = counts.step_bytes(cfg, batch, length) + 4 * head
-    copied = counts.loop_copies(program) / (4 * counts.kv_numbers(cfg, batch, length))
+    copied = counts.loop_copies(program, batch) / (4 * counts.kv_numbers(cfg, batch, length))
     yield Line(f"forward/flops_{end}", cost["flops"] / flops, "x_analytic", most=FLOPS_BAR)
     yield Line(f"forward/bytes_{end}", cost["bytes accessed"] / moved, "x_analytic",
                most=BYTES_BAR if batch == 1 else None)

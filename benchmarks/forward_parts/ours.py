@@ -15,6 +15,7 @@ from forward_parts.cases import Model, Row, prompt_batch
 import guardjax.models as models
 from guardjax.models.init import Params
 from guardjax.models.linear import KERNEL, product
+from guardjax.models.turned import KERNEL_T
 from guardjax.rl.answers import last_hidden
 from guardjax.rl.model_fns import bind
 from guardjax.rl.sampling import SamplingParams, generate
@@ -49,15 +50,15 @@ class Ours:
 
     def prefill_laid_out(self, prompts: PromptBatch) -> tuple[jax.Array, jax.Array, Any]:
         """(logits of the next token [B, V], its hidden state [B, D], cache): the program alone."""
-        return jax.block_until_ready(self._prefill(self.model.params, prompts))
+        return jax.block_until_ready(self._prefill(self.model.ours, prompts))
 
     def decode(self) -> np.ndarray:
         """The likeliest tokens [B, T]."""
-        return np.asarray(self._decode(self.model.params, *self._start))[:, 0]
+        return np.asarray(self._decode(self.model.ours, *self._start))[:, 0]
 
     def products(self) -> list[jax.Array]:
         """The matrix products of a step of decoding alone, nothing between them."""
-        return jax.block_until_ready(self._products(self.model.params, self._inputs))
+        return jax.block_until_ready(self._products(self.model.ours, self._inputs))
 
     def num_programs(self) -> int:
         """Programs compiled so far: one for prefill and one for decoding are enough."""
@@ -65,18 +66,19 @@ class Ours:
 
     def prefill_program(self, prompts: PromptBatch) -> jax.stages.Compiled:
         """The compiled program behind `prefill`."""
-        return self._prefill.lower(self.model.params, prompts).compile()
+        return self._prefill.lower(self.model.ours, prompts).compile()
 
     def decode_program(self) -> jax.stages.Compiled:
         """The compiled program behind `decode`."""
-        return self._decode.lower(self.model.params, *self._start).compile()
+        return self._decode.lower(self.model.ours, *self._start).compile()
 
 
 def _products(model: Model, params: Params, rows: jax.Array) -> list[jax.Array]:
     leaves = flax.traverse_util.flatten_dict(params["model"])
     hidden = rows[:, :model.cfg.text.hidden_size]
-    return [product(rows[:, :leaf.shape[0]], {KERNEL: leaf}, model.cfg.dtype)
-            for path, leaf in leaves.items() if path[-1] == KERNEL] + [
+    wide = {KERNEL: 0, KERNEL_T: 1}     # the axis of a matrix that is multiplied
+    return [product(rows[:, :leaf.shape[wide[path[-1]]]], {path[-1]: leaf}, model.cfg.dtype)
+            for path, leaf in leaves.items() if path[-1] in wide] + [
                 models.unembed(params, model.cfg, hidden)]
 
 

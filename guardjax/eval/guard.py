@@ -27,6 +27,7 @@ from guardjax.eval.scoring import (
     read_score,
     say_score,
 )
+from guardjax.models import turned
 from guardjax.models.shards import stored_dtype
 from guardjax.rl.logprobs import next_token_logits
 from guardjax.rl.model_fns import ModelFns, bind
@@ -123,7 +124,7 @@ class Guard:
             check_trained_as(path, batcher.template, template)
         # What is stored in the compute type is kept so: the sums are the same, in half the memory.
         kept = dtype if stored_dtype(path) == dtype else "float32"
-        cfg, params = models.load_hf(path, dtype=kept)
+        cfg, params = models.load_hf(path, dtype=kept, turned=turned.helps(dtype))
         cfg = dataclasses.replace(cfg, dtype=dtype, attention=attention)
         models.attention_backend(cfg)
         return cls(bind(models, cfg), models.round_once(params, cfg), batcher,

@@ -21,7 +21,7 @@ from guardjax.models.family import renamed
 from guardjax.models.init import param_shapes
 from guardjax.models.stacking import place
 
-_HEAD, _EMBEDDING = ("lm_head", "kernel"), ("model", "embed_tokens", "embedding")
+_HEAD, EMBEDDING = ("lm_head", "kernel"), ("model", "embed_tokens", "embedding")
 _PATCHES = ("patch_embed", "patch_embedding")       # convolutions there
 _MEMBER = re.compile(r"^(layers|blocks|mlp)_(\d+)$")    # of a list of modules there
 
@@ -48,6 +48,11 @@ class TensorSpec:
     def is_kernel(self) -> bool:
         """Whether it is [in, out] here and [out, in] there (of patches: [out, C, .., p, p])."""
         return self.path[-1] == "kernel"
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is the kernel of a linear layer, and not of patches."""
+        return self.is_kernel and len(self.shape) == 2
 
     @property
     def our_shape(self) -> tuple[int, ...]:
@@ -125,7 +130,7 @@ def memory_name(cfg: ModelConfig, name: str) -> str:
 
 def tied_names(cfg: ModelConfig) -> tuple[str, str]:
     """(hub name of the head, of the embedding), which are one tensor where the config ties them."""
-    return _hf_name(cfg, _HEAD), _hf_name(cfg, _EMBEDDING)
+    return _hf_name(cfg, _HEAD), _hf_name(cfg, EMBEDDING)
 
 
 def _hf_name(cfg: ModelConfig, path: tuple[str, ...]) -> str:

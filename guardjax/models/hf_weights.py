@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -18,12 +19,13 @@ from guardjax.atomic import new_mode
 from guardjax.json_file import read_json, write_json
 from guardjax.models.config import ModelConfig
 from guardjax.models.hf_leaves import check_held, pieces, read_in_four_bits, read_leaf
-from guardjax.models.hf_names import (TensorSpec, hub_name, leaf_shape, leaf_table, tensor_table,
-                                      tied_names, to_hf_layout)
+from guardjax.models.hf_names import (EMBEDDING, TensorSpec, hub_name, leaf_shape, leaf_table,
+                                      tensor_table, tied_names, to_hf_layout)
 from guardjax.models.init import Params
 from guardjax.models.linear import NF4
 from guardjax.models.shards import (DTYPES, INDEX_FILE, SINGLE_FILE, StoredTensor, WeightsError,
                                     open_checkpoint, some, write_file)
+from guardjax.models.turned import KERNEL_T, is_large
 
 __all__ = ["CONFIG_FILE", "INDEX_FILE", "SINGLE_FILE", "WeightsError", "check_tree", "load_hf",
            "read_config", "save_hf"]
@@ -33,7 +35,8 @@ CONFIG_FILE = "config.json"
 
 def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: str = "float32",
             shardings: Params | None = None,
-            four_bits: Callable[[str], bool] | None = None) -> tuple[ModelConfig, Params]:
+            four_bits: Callable[[str], bool] | None = None,
+            turned: bool = False) -> tuple[ModelConfig, Params]:
     """Reads a checkpoint directory, tensor by tensor.
 
     All names, shapes and types are checked before the first tensor is read, and on the host there
@@ -49,17 +52,23 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
         four_bits: whether the kernels of a module, such as "model/layers_0/mlp/up_proj", are put
             in four bits as they are read, as `models.nf4.quantise` would: beside what is kept is
             one tensor in `dtype`, also of layers that the config stacks. On one device.
+        turned: large matrices are left [out, in], as the files have them, for a model that is only
+            asked (see `models.turned`). On one device; `save_hf` does not take such a tree.
 
     Raises:
         FileNotFoundError: no such directory, config or weights.
         WeightsError: pickled weights; a missing or broken shard; a tensor that is missing, unused,
             of the wrong shape, not a float, or with numbers that float16 was asked to hold and
             cannot.
-        ValueError: a config of another architecture, another `dtype`, or four bits with shardings.
+        ValueError: a config of another architecture, another `dtype`, or four bits or turned
+            matrices with shardings.
     """
     if four_bits is not None and shardings is not None:
         raise ValueError("four_bits and shardings cannot be combined: a base in four bits is on "
                          "one device; leave out one of them")
+    if turned and shardings is not None:
+        raise ValueError("turned and shardings cannot be combined: turned matrices are for one "
+                         "CPU; leave out one of them")
     folder = pathlib.Path(path)
     target = _check_dtype(dtype)
     if cfg is None:
@@ -73,9 +82,15 @@ def load_hf(path: str | os.PathLike, cfg: ModelConfig | None = None, *, dtype: s
         for path, specs in leaves:
             if four_bits is not None and _fits_four_bits(path, specs, four_bits):
                 flat[(*path[:-1], NF4)] = read_in_four_bits(specs, stored, target)
-            else:
-                flat[path] = jax.block_until_ready(
-                    read_leaf(specs, stored, target, places.get(path)))
+                continue
+            if turned and specs[0].is_linear and is_large(specs[0].size, target):
+                path = (*path[:-1], KERNEL_T)
+                specs = [dataclasses.replace(spec, path=path) for spec in specs]
+            flat[path] = jax.block_until_ready(
+                read_leaf(specs, stored, target, places.get(path)))
+    table = flat[EMBEDDING]
+    if turned and cfg.tie_word_embeddings and is_large(table.size, target):
+        flat[("lm_head", KERNEL_T)] = table
     return cfg, flax.traverse_util.unflatten_dict(dict(sorted(flat.items())))
 
 

@@ -4,8 +4,9 @@
 * `kernel_nf4`, instead: four bits an element (`guardjax.models.nf4`), made whole where it is used
   and again in the backward pass, so that under `scan_layers` one layer's kernels at a time exist
   (unrolled, a compiler may make all of them first: on a CPU it does);
-* `lora_a` [D, r] and `lora_b` [r, F], beside either: `(x @ lora_a) @ lora_b` is added. No kernel
-  with the change in it is ever made, nor a gradient of that size.
+* `kernel_t` [F, D], instead: turned, for a CPU that only asks (`guardjax.models.turned`);
+* `lora_a` [D, r] and `lora_b` [r, F], beside any of them: `(x @ lora_a) @ lora_b` is added. No
+  kernel with the change in it is ever made, nor a gradient of that size.
 
 A layer finds them in its parameters; the model itself never hears of them.
 """
@@ -18,6 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+
+from guardjax.models.turned import KERNEL_T, product_turned
 
 Array = jax.Array | np.ndarray
 
@@ -35,9 +38,10 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> jax.Array:
         zeros = nn.initializers.zeros
-        leaves = {name: self.get_variable("params", name) for name in (NF4, LORA_A, LORA_B)
+        leaves = {name: self.get_variable("params", name)
+                  for name in (NF4, KERNEL_T, LORA_A, LORA_B)
                   if self.has_variable("params", name)}
-        if NF4 not in leaves:
+        if not leaves.keys() & {NF4, KERNEL_T}:
             leaves[KERNEL] = self.param(KERNEL, zeros, (x.shape[-1], self.features))
         y = product(x.astype(self.dtype), leaves, self.dtype)
         if self.use_bias:
@@ -60,6 +64,8 @@ def product(x: Array, leaves: Mapping[str, Any], dtype: str,
         # What is kept for the backward pass is x and the four bits, not the kernel.
         y = jax.checkpoint(lambda x, stored: _product(x, _whole(stored), out_dtype))(
             x, leaves[NF4])
+    elif KERNEL_T in leaves:
+        y = product_turned(x, leaves[KERNEL_T], out_dtype)
     else:
         y = _product(x, leaves[KERNEL], out_dtype)
     if LORA_A in leaves:

@@ -1,7 +1,8 @@
 """Qwen2.5-VL and its relatives (`families.py`) as pure functions of (params, config, arrays).
 
-`params` is a nested dict {"visual": ..., "model": ..., "lm_head": ...}; `lm_head` is absent where
-the head is tied. Sampling, scoring and losses all call `forward`.
+`params` is a nested dict {"visual": ..., "model": ..., "lm_head": ...}; where the head is tied,
+`lm_head` is absent, or the embedding under the name of a turned kernel. Sampling, scoring and
+losses all call `forward`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from guardjax.models.config import ModelConfig
 from guardjax.models.init import Params, init_params
 from guardjax.models.linear import KERNEL, LORA_A, LORA_B, product, rounded
 from guardjax.models.text import TextDecoder
+from guardjax.models.turned import KERNEL_T
 from guardjax.models.vision import build_tower
 from guardjax.types import Head, Segment, VisionInputs
 
@@ -87,7 +89,7 @@ def forward(params: Params, cfg: ModelConfig, segments: Sequence[Segment],
 
 def unembed(params: Params, cfg: ModelConfig, hidden: Array) -> jax.Array:
     """Logits [..., V] float32 of hidden states [..., D]."""
-    if cfg.tie_word_embeddings:
+    if "lm_head" not in params:
         table = params["model"]["embed_tokens"]["embedding"].astype(cfg.dtype)
         hidden = hidden.astype(cfg.dtype)
         if hidden.size == hidden.shape[-1]:     # one row: a CPU would write out `table.T` for it
@@ -107,9 +109,11 @@ def head(params: Params, cfg: ModelConfig) -> Head:
     if cfg.tie_word_embeddings:
         return Head(params["model"]["embed_tokens"]["embedding"], vocab_axis=0, dtype=cfg.dtype)
     leaves = params["lm_head"]
-    kernel = leaves[KERNEL]
-    if LORA_A in leaves:
-        kernel = kernel + leaves[LORA_A] @ leaves[LORA_B]
+    change = leaves[LORA_A] @ leaves[LORA_B] if LORA_A in leaves else None
+    if KERNEL_T in leaves:
+        kernel = leaves[KERNEL_T] if change is None else leaves[KERNEL_T] + change.T
+        return Head(kernel, vocab_axis=0, dtype=cfg.dtype)
+    kernel = leaves[KERNEL] if change is None else leaves[KERNEL] + change
     return Head(kernel, vocab_axis=1, dtype=cfg.dtype)
 
 
