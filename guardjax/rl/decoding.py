@@ -1,13 +1,14 @@
-"""What the two ways of decoding share: where they begin, and who still goes on."""
+"""What the two ways of decoding share: where they begin, what follows, and who still goes on."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from guardjax.rl.draw import Drawn
-from guardjax.rl.model_fns import KVCache
+from guardjax.rl.model_fns import KVCache, ModelFns, Params
 from guardjax.rl.sampling_params import SamplingParams
 from guardjax.rl.stops import ends_with, no_tokens, push
 from guardjax.types import Array, PromptBatch, Samples
@@ -21,6 +22,16 @@ class Start(NamedTuple):
     keys: Array         # [B, G] typed keys
     first: Drawn        # each [B, G]
     limit: Array        # [B, G] int32, the most tokens of each answer; 0 of a filler's
+
+
+def next_logits(fns: ModelFns, params: Params, hidden: Array) -> Array:
+    """Logits [..., V] float32 after a step of the model, whose hidden states [..., D] are given.
+
+    The head is not asked for before these are there. Else a TPU's compiler may carry it in fast
+    memory from step to step, write it out to make room for the layers, and fetch it again.
+    """
+    hidden, params = jax.lax.optimization_barrier((hidden, params))
+    return fns.unembed(params, hidden)
 
 
 def unfinished(samples: Samples, limit: Array) -> Array:

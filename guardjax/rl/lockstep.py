@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from guardjax.rl.answers import answer_segment
-from guardjax.rl.decoding import Start, begin, record, unfinished
+from guardjax.rl.decoding import Start, begin, next_logits, record, unfinished
 from guardjax.rl.draw import draw
 from guardjax.rl.model_fns import KVCache, ModelFns, Params
 from guardjax.rl.sampling_params import SamplingParams
@@ -41,7 +41,7 @@ def decode_together(fns: ModelFns, params: Params, start: Start, sampling: Sampl
             start.prompts, state.recent[..., -1:], live[..., None], state.step - 1)
         (hidden,), cache = fns.forward(params, (segment,), None, state.cache)
         hidden = hidden.reshape(*live.shape, -1)
-        logits = transform(fns.unembed(params, hidden))
+        logits = transform(next_logits(fns, params, hidden))
         drawn = draw(start.keys, state.step, logits, greedy=sampling.greedy,
                      truncation=sampling.truncation)
         samples, recent = record(

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from guardjax.rl.answers import slot_segment
-from guardjax.rl.decoding import Start, begin, unfinished
+from guardjax.rl.decoding import Start, begin, next_logits, unfinished
 from guardjax.rl.draw import draw
 from guardjax.rl.model_fns import KVCache, ModelFns, Params
 from guardjax.rl.sampling_params import SamplingParams
@@ -92,7 +92,7 @@ def _decode_queue(fns: ModelFns, params: Params, start: Start, sampling: Samplin
         segment = slot_segment(next_pos[row // group], state.recent[:, -1], alive,
                                step - 1)
         (hidden,), cache = fns.forward(params, (segment,), None, state.cache)
-        logits = transform(fns.unembed(params, hidden[:, 0]))
+        logits = transform(next_logits(fns, params, hidden[:, 0]))
         drawn = draw(keys[row], step, logits, greedy=sampling.greedy,
                      truncation=sampling.truncation)
         recent = push(state.recent, drawn.token)
