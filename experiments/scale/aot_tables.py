@@ -51,7 +51,7 @@ CASES: Mapping[str, Sequence[str]] = {
 GROWTH: Sequence[tuple[str, str]] = (
     ("v5p:2x2x4", "v5p:4x8x8 by 16"), ("v6e:4x4", "v6e:16x16 by 16"),
     ("v5e:4x4, splash", "v5e:16x16 by 16, splash"), ("v5e:4x4", "v5e:16x16 by 16"),
-    ("v5e:4x4", "v5e:16x16 by 32"), ("v5e:4x8", "v5e:16x16 by 32"))
+    ("v5e:4x8", "v5e:16x16 by 32"))
 _GIB = 2**30
 
 
