@@ -13,9 +13,10 @@ Times are processor seconds, medians: on a busy machine a neighbour adds to wall
 printed without a bar, but still takes its share of memory bandwidth and of caches. Ceilings are
 measured in the same turns: bandwidth by the fastest of three ways to go through large arrays,
 arithmetic by the faster of two matrix products. A step is held to bandwidth. With 16 rows 60 % of
-it would take nearly all the arithmetic of the core, and this bar is missed there. Two lines without
-a bar say why: `floor`, the share of the least time that arithmetic and bandwidth leave to a step,
-and `products`, the share of the step that its matrix products take as a program of their own.
+it would take nearly all the arithmetic of the core, and this bar is missed there. Lines without a
+bar say why: `reading`, the share of what the core reads at most where it writes nothing, as a step
+does, `floor`, the share of the least time that arithmetic and bandwidth leave to a step, and
+`products`, the share of the step that its matrix products take as a program of their own.
 
 With `--device` nothing is compared: the release of 3 billion parameters (`--shape tiny` is for a
 trial) with random weights in bfloat16 on that device, prefill as a share of its fastest matrix

@@ -117,6 +117,10 @@ def _ceilings(model: Model, batch: int, end: str, seconds: dict[str, Seconds], w
     yield Line(f"forward/memory_{end}", bandwidth / 1e9, f"GB/s_{read_by}")
     yield Line(f"forward/arithmetic_{end}", rate / 1e9, f"GFLOP/s_{multiplied_by}")
     yield Line(f"forward/bandwidth_{end}", reading / step, "x_measured", least=CEILING_BAR)
+    only_read = {name: way for name, way in ways["reads"].items() if name != "numpy_copy"}
+    name, rate = best(only_read, seconds)
+    yield Line(f"forward/reading_{end}", reading * bandwidth / rate / step,
+               f"x_{rate / 1e9:.1f}_GB/s_{name}")
     yield floor(end, reading, multiplying, step)
     yield Line(f"forward/products_{end}", seconds["step_products"].cpu / step, "x_step")
 
