@@ -73,7 +73,7 @@ class RunConsole:
             self._progress.update(self._task, completed=step, rate=f"{rate:.2f} steps/s",
                                   **fields)
         elif step % self._every == 0 or step == self._num_steps:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in (means or {}).items())
+            shown = ", ".join(f"{name} {_number(value)}" for name, value in (means or {}).items())
             left = (f", {rate:.2f} steps/s, eta {_duration((self._num_steps - step) / rate)}"
                     if rate else "")
             self.line(f"{self._stage}: step {step}/{self._num_steps}{left}"
@@ -95,6 +95,11 @@ class RunConsole:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _number(value: float) -> str:
+    """A mean over nothing (no prompt of these steps has such a metric) is a dash, not an alarm."""
+    return "–" if math.isnan(value) else f"{value:.4g}"
 
 
 def _shown(text: str) -> rich.text.Text:

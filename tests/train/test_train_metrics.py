@@ -82,11 +82,11 @@ def test_without_a_terminal_there_is_a_line_now_and_then():
     console.stage_started("sft", 0, 5)
     console.compiling("first step")
     for step in range(1, 6):
-        console.step_done(step, {"loss": 0.25} if step % 2 == 0 else None)
+        console.step_done(step, {"kl": math.nan, "loss": 0.25} if step % 2 == 0 else None)
     console.stage_finished()
     lines = out.getvalue().splitlines()
     assert lines[0] == "sft: compiling … (first step)" and len(lines) == 4
-    assert lines[1].startswith("sft: step 2/5, ") and lines[1].endswith("loss 0.25")
+    assert lines[1].startswith("sft: step 2/5, ") and lines[1].endswith("kl –, loss 0.25")
     assert "steps/s, eta 0:00" in lines[1] and lines[3].startswith("sft: step 5/5")
 
 
