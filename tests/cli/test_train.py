@@ -253,8 +253,8 @@ def mine(completions):
     assert (tmp_path / "mended/run/checkpoints/5").is_dir()
     (tmp_path / "mended/mine.py").write_text(counting.format(broken=""))
     assert guardjax(*words) == 0
-    said = " ".join(capsys.readouterr().err.split())     # long paths wrap
-    assert "resumed at step 3" in said and "mine.py has changed since the last start" in said
+    said = "".join(capsys.readouterr().err.split())     # long paths wrap, even within a name
+    assert "resumedatstep3" in said and "mine.pyhaschangedsincethelaststart" in said
     assert len((tmp_path / "mended/run/rewards.jsonl").read_text().splitlines()) == 2
     assert outcome(tmp_path / "mended/run") == outcome(tmp_path / "straight/run")
     (tmp_path / "mended/mine.py").write_text("def mine(completions):\n    return completions\n")
