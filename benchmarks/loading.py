@@ -5,9 +5,10 @@
 
 A random checkpoint is written shard by shard, then read by a process of its own. Its anonymous
 memory (RssAnon; pages of the file do not count) is watched from outside, against what it was after
-imports and with the device open. Then it is read once more with the decoder's layers put in four
-bits as they come (extra `qlora`): peak growth over what is kept and the largest tensor that is not,
-and over the parameters without that. Prints lines: name, value, unit, bar, ok. Linux only.
+imports and with the device open. Then it is read as a guard on a CPU does, large matrices turned,
+and with the decoder's layers put in four bits as they come (extra `qlora`): peak growth over what
+is kept and the largest tensor that is not, and over the parameters without that. Prints lines:
+name, value, unit, bar, ok. Linux only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Literal
 
 import flax.traverse_util
 import numpy as np
@@ -37,15 +39,17 @@ SHARD_BYTES = 500 * 2**20
 _CHILD = """
 import dataclasses, sys, jax, guardjax.models as models
 from guardjax.models.hf_weights import read_config
-four_bits = (lambda path: path.startswith("model/layers")) if sys.argv[4] == "True" else None
-if four_bits:
+how = {"turned": {"turned": True}, "whole": {}, "four_bits": {
+    "four_bits": lambda path: path.startswith("model/layers")}}[sys.argv[4]]
+if "four_bits" in how:
     import guardjax.models.nf4
 jax.block_until_ready(jax.numpy.zeros(8))
 print("ready", flush=True)
 sys.stdin.readline()
 cfg = dataclasses.replace(read_config(sys.argv[1]), scan_layers=sys.argv[3] == "True")
-params = models.load_hf(sys.argv[1], cfg, dtype=sys.argv[2], four_bits=four_bits)[1]
-print(sum(leaf.on_device_size_in_bytes() for leaf in jax.tree.leaves(params)), flush=True)
+params = models.load_hf(sys.argv[1], cfg, dtype=sys.argv[2], **how)[1]
+leaves = {id(leaf): leaf for leaf in jax.tree.leaves(params)}     # a tied head is the embedding
+print(sum(leaf.on_device_size_in_bytes() for leaf in leaves.values()), flush=True)
 sys.stdin.readline()
 """
 
@@ -88,10 +92,10 @@ def write_random(folder: pathlib.Path, num_bytes: int, dtype: str) -> None:
 
 
 def peak_growth(folder: pathlib.Path, dtype: str, scan_layers: bool,
-                four_bits: bool = False) -> tuple[int, int]:
+                how: Literal["whole", "turned", "four_bits"] = "whole") -> tuple[int, int]:
     """(peak growth of RssAnon, size of what is kept), in bytes, of loading `folder`."""
     child = subprocess.Popen([sys.executable, "-c", _CHILD, str(folder), dtype,
-                              str(scan_layers), str(four_bits)], text=True, stdin=subprocess.PIPE,
+                              str(scan_layers), how], text=True, stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE)
     with child:
         assert child.stdout is not None and child.stdin is not None
@@ -132,8 +136,10 @@ def measurements(args: argparse.Namespace) -> Iterator[Line]:
         growth, size = peak_growth(model, dtype, args.scan_layers)
         end = "_scanned" * args.scan_layers
         yield Line(f"loading/peak_anon{end}", growth / size, "x_parameters", most=BAR)
+        turned, _ = peak_growth(model, dtype, args.scan_layers, "turned")
+        yield Line(f"loading/peak_anon_turned{end}", turned / size, "x_parameters", most=BAR)
         if importlib.util.find_spec("qwix") is not None:
-            growth, kept = peak_growth(model, dtype, args.scan_layers, four_bits=True)
+            growth, kept = peak_growth(model, dtype, args.scan_layers, "four_bits")
             yield Line(f"loading/peak_anon_nf4{end}",
                        growth / (kept + largest_kernel(read_config(model), dtype)),
                        "x_kept_and_largest", most=BAR)
