@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from guardjax.models.shards import StoredTensor, WeightsError
 
 # A tensor of another type or layout is read in pieces, so that it is never there twice.
 _PIECE_BYTES = 32 * 2**20
+_ALIGNMENT = 64     # bytes
 
 
 def read_leaf(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype: np.dtype,
@@ -58,7 +60,7 @@ def _part(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype
           index: tuple[slice, ...]) -> np.ndarray:
     """The part `index` of a leaf in our layout; `stored` is in theirs."""
     ranges = [range(*s.indices(n)) for s, n in zip(index, leaf_shape(specs), strict=True)]
-    part = np.empty([len(r) for r in ranges], dtype)
+    part = _aligned([len(r) for r in ranges], dtype)
     for spec in specs:
         stack, own = ranges[:len(spec.layer)], ranges[len(spec.layer):]
         if any(i not in r for i, r in zip(spec.layer, stack)):
@@ -69,6 +71,14 @@ def _part(specs: Sequence[TensorSpec], stored: Mapping[str, StoredTensor], dtype
         if stored[spec.name].dtype != dtype.name:
             check_held(spec.name, target)
     return part
+
+
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An empty array that JAX takes as it is on a CPU, without a copy: it starts at 64 bytes."""
+    size = dtype.itemsize * math.prod(shape)
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start:start + size].view(dtype).reshape(shape)
 
 
 def _read_into(part: np.ndarray, spec: TensorSpec, stored: StoredTensor,
