@@ -63,8 +63,8 @@ def prefill_flops(cfg: ModelConfig, batch: int, prompt: int, patches: int) -> in
 def loop_copies(program: jax.stages.Compiled, rows: int) -> int:
     """Bytes that are copied, to move or to transpose them, in one turn of the program's loop.
 
-    The tokens of a step, [rows, F] or [F, rows], do not count: a turned product takes them as
-    columns, and they become these in the fusion that makes them (`guardjax.models.turned`).
+    Inside a fusion the tokens of a step, [rows, F] or [F, rows], do not count: a turned product
+    takes them as columns, which the fusion that makes them writes (`guardjax.models.turned`).
     """
     text = program.as_text()
     computations: dict[str, list[str]] = {}
@@ -76,14 +76,15 @@ def loop_copies(program: jax.stages.Compiled, rows: int) -> int:
     bodies = re.findall(r" while\(.*body=%?([\w.\-]+)", text)
     if len(bodies) != 1:
         raise ValueError(f"the program has {len(bodies)} loops, and decoding is one")
-    copies = [(kind, [int(n) for n in shape.split(",") if n])
-              for line in _reached(computations, bodies[0]) for kind, shape in _COPY.findall(line)]
-    return sum(_BYTES[kind] * math.prod(shape) for kind, shape in copies
-               if not (len(shape) == 2 and rows in shape))
+    copies = [(name, kind, [int(n) for n in shape.split(",") if n])
+              for name, line in _reached(computations, bodies[0])
+              for kind, shape in _COPY.findall(line)]
+    return sum(_BYTES[kind] * math.prod(shape) for name, kind, shape in copies
+               if not (name.startswith("fused_") and len(shape) == 2 and rows in shape))
 
 
-def _reached(computations: dict[str, list[str]], start: str) -> Iterator[str]:
-    """Lines of a computation and of all that it calls."""
+def _reached(computations: dict[str, list[str]], start: str) -> Iterator[tuple[str, str]]:
+    """(computation, line) of a computation and of all that it calls."""
     seen, waiting = set(), [start]
     while waiting:
         name = waiting.pop()
@@ -91,5 +92,5 @@ def _reached(computations: dict[str, list[str]], start: str) -> Iterator[str]:
             continue
         seen.add(name)
         for line in computations[name]:
-            yield line
+            yield name, line
             waiting += _CALLED.findall(line)

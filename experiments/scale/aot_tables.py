@@ -52,6 +52,7 @@ GROWTH: Sequence[tuple[str, str]] = (
     ("v5p:2x2x4", "v5p:4x8x8 by 16"), ("v6e:4x4", "v6e:16x16 by 16"),
     ("v5e:4x4, splash", "v5e:16x16 by 16, splash"), ("v5e:4x4", "v5e:16x16 by 16"),
     ("v5e:4x8", "v5e:16x16 by 32"))
+_WORK = ("flops", "bytes", "sent")      # of a program, in `GROWTH`'s table
 _GIB = 2**30
 
 
@@ -113,9 +114,6 @@ def growth(results: Mapping[str, Any]) -> str:
                 f"| {few} | {many} | {before['name'].split('/')[-1]} | {' | '.join(shares)} | "
                 f"{before['seconds']['least']:.2f} -> {after['seconds']['least']:.2f} s |")
     return "\n".join(lines)
-
-
-_WORK = ("flops", "bytes", "sent")
 
 
 def _of(program: Mapping[str, Any], key: str) -> float:
